@@ -26,7 +26,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test ui-test sim chaos fuzz bench check pgbouncer format format-check lint types imports rules tools charts examples audit sbom lock clean
+.PHONY: help setup run demo test ui-test ui-types sim chaos fuzz bench check pgbouncer format format-check lint types imports rules tools charts examples audit sbom lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -81,6 +81,12 @@ lint: $(STAMP) ## ruff, hadolint, and whether pyproject.toml names what is impor
 
 types: $(STAMP) ## mypy, strict
 	$(PY) -m mypy
+
+ui-types: $(VENV)/tools/ui/node_modules/.package-lock.json ## the dashboard's modules by TypeScript, with the types that their JSDoc names
+	@$(VENV)/tools/ui/node_modules/@typescript/*/lib/tsc --project infra/ui
+
+$(VENV)/tools/ui/node_modules/.package-lock.json: infra/ui/package-lock.json | $(STAMP)
+	@sh infra/tools/npm.sh $(PY) $(VENV)/tools
 
 imports: $(STAMP) ## the layers: who may import whom
 	$(VENV)/bin/lint-imports

@@ -44,11 +44,16 @@ _ELSEWHERE: Final = {
     "schedule": "clockwork.cli.schedule:schedule",
     "job": "clockwork.cli.job:job",
     "calendar": "clockwork.cli.calendar:calendar",
+    "clients": "clockwork.cli.activity:clients_command",
+    "events": "clockwork.cli.activity:events_command",
     "forecast": "clockwork.cli.outlook:forecast_command",
+    "minutes": "clockwork.cli.activity:minutes_command",
     "admin": "clockwork.cli.admin:admin",
 }
 """Commands, and groups of them, that are imported when they are called, or listed."""
-_CALLS_A_SERVICE: Final = frozenset({"schedule", "job", "calendar", "forecast", "admin"})
+_CALLS_A_SERVICE: Final = frozenset(
+    {"schedule", "job", "calendar", "clients", "events", "forecast", "minutes", "admin"}
+)
 _ORDER: Final = ("run", "init", "check", "leave", *_ELSEWHERE, "completion")
 
 

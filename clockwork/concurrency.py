@@ -1,11 +1,13 @@
-"""Bounded concurrency, and back-off between failures."""
+"""Bounded concurrency, turns of long work, and back-off between failures."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from clockwork.domain.retry import BackoffPolicy
+from clockwork.errors import TooManyRequests
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -44,6 +46,35 @@ async def gather_bounded(do: Callable[[A], Awaitable[B]], items: Iterable[A], *,
     if failures:
         raise failures[0]
     return [results[number] for number in range(len(each))]
+
+
+class Turns:
+    """Turns of work that takes long and that any caller may ask for: some at once, some wait, the others are refused.
+
+    Without the last, a thousand requests of one caller keep those of all others waiting for as long as they take.
+    """
+
+    def __init__(self, what: str, *, at_once: int, waiting_max: int, retry_after_s: int) -> None:
+        """`what`: for the refusal, such as "previews". `retry_after_s`: about the time of one turn."""
+        self._what = what
+        self._places = at_once + waiting_max
+        self._taken = 0
+        self._turns = asyncio.Semaphore(at_once)
+        self._retry_after_s = retry_after_s
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Waits for a turn, which ends with the block. Raises: TooManyRequests (as many wait as may)."""
+        if self._taken >= self._places:
+            raise TooManyRequests(
+                f"Too many {self._what} are asked for at this moment.", retry_after_s=self._retry_after_s
+            )
+        self._taken += 1
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self._taken -= 1
 
 
 class Backoff:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Final
 
-SHORT: Final = ("format-check", "lint", "imports", "rules")
+SHORT: Final = ("format-check", "lint", "imports", "ui-types", "rules")
 BESIDE: Final = "types"
 TESTS: Final = "test"
 

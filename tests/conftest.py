@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.simulation import size
+from tests.simulation import selection
 from tests.support import timing
 from tests.support.endings import end_all
 from tests.support.workers import TwoEndedScheduling, rank
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_report_header() -> str:
     """Says how much of the simulation runs, and by which draw."""
-    return f"simulation: {size.text()}"
+    return f"simulation: {selection.text()}"
 
 
 @pytest.hookimpl(optionalhook=True)  # absent with -p no:xdist

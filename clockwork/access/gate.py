@@ -27,8 +27,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.keys import KeyRing
-from clockwork.access.login import OidcLogin
 from clockwork.access.oidc import OidcTokens
+from clockwork.access.oidc_login import OidcLogin
 from clockwork.access.sessions import UI_HEADER, Session, Sessions
 from clockwork.clock import Clock
 from clockwork.domain.rights import ANYONE, WILDCARD, Principal
@@ -94,14 +94,14 @@ class Gate:
         if credential is None:
             self._telemetry.auth("missing")
             raise Unauthenticated("Send your key as Authorization: Bearer ….")
-        with self.refusals(request):
+        with self.counting_refusals(request):
             principal = await self._authenticator.authenticate(credential)
         self._telemetry.auth("accepted")
         return principal
 
     @contextmanager
-    def refusals(self, request: web.Request) -> Iterator[None]:
-        """Count and log an `Unauthenticated` of a credential that this request brings."""
+    def counting_refusals(self, request: web.Request) -> Iterator[None]:
+        """A block in which an `Unauthenticated` of a credential that this request brings is counted and logged."""
         try:
             yield
         except Unauthenticated:
@@ -143,7 +143,7 @@ def _renew_session(request: web.Request, response: web.StreamResponse, sessions:
     session = request.get(SESSION)
     if sessions is None or session is None or response.prepared:
         return
-    if (renewed := sessions.renewed(session)) is not None:
+    if (renewed := sessions.renewal(session)) is not None:
         set_session(response, sessions, renewed)
 
 
@@ -184,7 +184,7 @@ def _credential(request: web.Request) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Access:
-    """The checks that precede every call: authentication and limits."""
+    """Authentication and limits of a node: the checks that precede every call."""
 
     gate: Gate
     limits: CreateLimits
@@ -205,7 +205,7 @@ class Access:
             group.create_task(self.pending.run(), name="pending-limit")
 
 
-def open_access(
+def build_access(
     settings: AccessSettings,
     clock: Clock,
     telemetry: Telemetry,
@@ -215,9 +215,9 @@ def open_access(
     ui: UiSettings | None = None,
     https: bool = False,
 ) -> Access:
-    """Build the checks of a node. `accepts`: False for a node whose calls need no key, a worker. `count`: needed where the
-    pending schedules of a client are limited. `ui`: None for a node without the dashboard. `https`: browsers reach the node
-    by HTTPS.
+    """Build the authentication and the limits of a node. `accepts`: False for a node whose calls need no key, a worker.
+    `count`: needed where the pending schedules of a client are limited. `ui`: None for a node without the dashboard.
+    `https`: browsers reach the node by HTTPS.
 
     Raises: CannotStart.
     """
@@ -225,7 +225,8 @@ def open_access(
     sessions, login = None, None
     if authenticator is not None and ui is not None and ui.enabled == "on":
         keys = authenticator if isinstance(authenticator, KeyRing) else None
-        sessions = Sessions(ui, clock, keys=keys, https=https)
+        issuer = f"{settings.oidc_issuer} for {settings.oidc_audience}"
+        sessions = Sessions(ui, clock, keys=keys, https=https, issuer=issuer)
         if isinstance(authenticator, OidcTokens) and settings.oidc_ui_client_id is not None:
             login = OidcLogin(settings, authenticator, sessions, clock, cluster=ui.cluster)
     if accepts and authenticator is None:

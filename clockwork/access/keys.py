@@ -124,7 +124,7 @@ class KeysFile(BaseModel):
     keys: list[KeyEntry] = []
 
 
-def read_keys(text: bytes) -> dict[str, Key]:
+def parse_keys(text: bytes) -> dict[str, Key]:
     """Parse a keys file. Returns: the keys by id. Raises: ValueError, naming every wrong entry and none of its values."""
     try:
         file = KeysFile.model_validate(toml_of(text))
@@ -164,7 +164,7 @@ class KeyRing:
         self._problem: str | None = None
         try:
             self._text = self._read()
-            self._keys = read_keys(self._text)
+            self._keys = parse_keys(self._text)
         except (OSError, ValueError) as error:
             raise CannotStart(f"CLOCKWORK_AUTH_KEYS_FILE: {path}: {_reason(error)}") from error
         self._telemetry.auth_keys(len(self._keys), current=True)
@@ -210,7 +210,7 @@ class KeyRing:
             # The content is compared, not the modification time: a moved link, or a copy that keeps its time, is a change.
             if text == self._text and self._problem is None:
                 return
-            keys = await asyncio.to_thread(read_keys, text)
+            keys = await asyncio.to_thread(parse_keys, text)
         except (OSError, ValueError) as error:
             # The old keys stay: an operator's slip must not lock every caller out.
             self._keep_keys(_reason(error))

@@ -260,7 +260,7 @@ class OidcTokens:
         """Fetch the key set and read its members. Blocks. Raises: OSError, ValueError, RecursionError, PyJWTError."""
         url = self._settings.oidc_jwks_url
         if url is None:
-            url = self._place_in(self._discover(), "jwks_uri")
+            url = self._url_in(self._discover(), "jwks_uri")
         members = self._fetch_document(url).get("keys")
         if not isinstance(members, list):
             raise ValueError("the issuer's answer is no set of keys")
@@ -287,8 +287,8 @@ class OidcTokens:
                 about = await asyncio.to_thread(self._discover)
             methods = about.get("token_endpoint_auth_methods_supported")
             found = IssuerEndpoints(
-                authorization=self._place_in(about, "authorization_endpoint"),
-                token=self._place_in(about, "token_endpoint"),
+                authorization=self._url_in(about, "authorization_endpoint"),
+                token=self._url_in(about, "token_endpoint"),
                 # Absent means `client_secret_basic` (OpenID Connect Discovery 1.0, 3).
                 takes_basic=not isinstance(methods, list) or "client_secret_basic" in methods,
             )
@@ -304,7 +304,7 @@ class OidcTokens:
             raise ValueError("the discovery document names another issuer")
         return about
 
-    def _place_in(self, about: Mapping[str, Any], name: str) -> str:
+    def _url_in(self, about: Mapping[str, Any], name: str) -> str:
         """Return a URL of the discovery document. Raises: ValueError."""
         url = str(about.get(name))
         if urlsplit(url).scheme != urlsplit(str(self._settings.oidc_issuer)).scheme:

@@ -18,8 +18,9 @@ which would be a read of the store at every request. A copy of the cookie that w
 processes for as long as the session would have lasted; who fears that removes the key.
 
 The file with the secrets has one a line: the first signs, all verify. To replace the secret, put the new one on top
-everywhere, and take the old one out after `SESSION_MS_MAX`. The secret signs for one cluster and one purpose: two clusters
-may share a file, and the cookie of a login under way is no session.
+everywhere, and take the old one out after `SESSION_MS_MAX`. The secret signs for one cluster, one way to log in and one
+purpose: two clusters may share a file, the cookie of a login under way is no session, and once logins are by key, or at
+another issuer, what the one before granted is void.
 """
 
 import asyncio
@@ -115,7 +116,7 @@ class Secrets:
         self._path = path
         self._problem: str | None = None
         try:
-            self._secrets = [secrets.token_bytes(SECRET_BYTES_MIN)] if path is None else read_secrets(_bytes_of(path))
+            self._secrets = [secrets.token_bytes(SECRET_BYTES_MIN)] if path is None else parse_secrets(_bytes_of(path))
         except (OSError, ValueError) as error:
             raise CannotStart(f"{UI_SECRET_FILE}: {path}: {_reason(error)}") from error
 
@@ -124,7 +125,7 @@ class Secrets:
         body = base64.urlsafe_b64encode(json.dumps(document, separators=(",", ":")).encode()).rstrip(b"=").decode()
         return f"{_VERSION}.{body}.{_mac(self._secrets[0], purpose, body)}"
 
-    def open(self, purpose: str, cookie: str) -> Any:
+    def verify(self, purpose: str, cookie: str) -> Any:
         """The document of a cookie; None if it is malformed, or signed by no secret or for another purpose."""
         version, _, rest = cookie.partition(".")
         body, _, mac = rest.partition(".")
@@ -150,7 +151,7 @@ class Secrets:
         if self._path is None:
             return
         try:
-            found = read_secrets(await asyncio.to_thread(_bytes_of, self._path))
+            found = parse_secrets(await asyncio.to_thread(_bytes_of, self._path))
         except (OSError, ValueError) as error:
             problem = _reason(error)
             if problem != self._problem:
@@ -163,7 +164,7 @@ class Secrets:
         self._secrets, self._problem = found, None
 
 
-def read_secrets(text: bytes) -> list[bytes]:
+def parse_secrets(text: bytes) -> list[bytes]:
     """The secrets of a file, one a line; blank lines and blank ends do not count. Raises: ValueError, without a secret."""
     if len(text) > FILE_BYTES_MAX:
         raise ValueError(f"is longer than {FILE_BYTES_MAX} bytes")
@@ -177,15 +178,18 @@ def read_secrets(text: bytes) -> list[bytes]:
 
 
 class Sessions:
-    """Begins, admits and ends sessions."""
+    """Makes, admits and ends sessions."""
 
-    def __init__(self, settings: UiSettings, clock: Clock, *, keys: KeyRing | None, https: bool) -> None:
-        """`keys`: None where there is no login by key. `https`: browsers reach the node by HTTPS.
+    def __init__(
+        self, settings: UiSettings, clock: Clock, *, keys: KeyRing | None, https: bool, issuer: str = "none"
+    ) -> None:
+        """`keys`: None where there is no login by key. `https`: browsers reach the node by HTTPS. `issuer`: the one whose
+        tokens grant, and the audience that they are for.
 
         Raises: CannotStart if the file of secrets cannot be used.
         """
         self.secrets = Secrets(settings.secret_file)
-        self._purpose = f"session of {settings.cluster}"
+        self._purpose = f"session of {settings.cluster} by {'key' if keys is not None else issuer}"
         self._clock = clock
         self.keys = keys
         self.https = https
@@ -193,8 +197,8 @@ class Sessions:
         self.cookie_name = "__Host-clockwork" if https else "clockwork"
         self._ended: dict[str, None] = {}
 
-    def begin_with_key(self, key: str) -> tuple[Session, Principal]:
-        """Start the session of a key's holder. Raises: Unauthenticated."""
+    def for_key(self, key: str) -> tuple[Session, Principal]:
+        """Return a new session for a key's holder. Raises: Unauthenticated."""
         if self.keys is None:
             raise Unauthenticated("This key is not valid here.")
         key_id, entry = self.keys.entry_of(key)
@@ -210,8 +214,8 @@ class Sessions:
         )
         return session, entry.principal
 
-    def begin(self, principal: Principal, *, ends_at_ms: int) -> Session:
-        """Start the session of a principal that an issuer vouches for until then. Raises: TooManyGrants."""
+    def for_principal(self, principal: Principal, *, ends_at_ms: int) -> Session:
+        """Return a new session for a principal that an issuer vouches for until then. Raises: TooManyGrants."""
         now_ms = self._clock.now_ms()
         session = Session(
             id=secrets.token_urlsafe(12),
@@ -225,8 +229,8 @@ class Sessions:
             raise TooManyGrants
         return session
 
-    def begun(self, session: Session) -> None:
-        """Note in the log that its holder was given the cookie."""
+    def log_begun(self, session: Session) -> None:
+        """Log that its holder was given the cookie."""
         kind = "key" if session.key is not None else "issuer"
         log.info("Logged in", extra={"event": "session.begun", "principal": session.name, "kind": kind})
 
@@ -249,10 +253,13 @@ class Sessions:
             raise Unauthenticated("The key of this session is not valid any more.")
         return session, entry.principal
 
-    def renewed(self, session: Session) -> Session | None:
+    def renewal(self, session: Session) -> Session | None:
         """Return the session as it is after this use, if its cookie is to be sent again."""
         now_ms = self._clock.now_ms()
-        return None if now_ms - session.seen_at_ms < RENEW_MS else replace(session, seen_at_ms=now_ms)
+        # It may have been logged out while this request was answered: a cookie now would bring it back to the browser.
+        if session.id in self._ended or now_ms - session.seen_at_ms < RENEW_MS:
+            return None
+        return replace(session, seen_at_ms=now_ms)
 
     def end(self, cookie: str) -> Session | None:
         """Refuse the session from now on, on this process. Return it; None if the cookie is not valid."""
@@ -269,7 +276,7 @@ class Sessions:
         await self.secrets.run()
 
     def _open(self, cookie: str) -> Session | None:
-        document = self.secrets.open(self._purpose, cookie)
+        document = self.secrets.verify(self._purpose, cookie)
         try:
             return None if document is None else _SESSION.validate_python(document)
         except ValidationError:

@@ -33,18 +33,29 @@ def pauses(connection: Connection, json_: bool) -> None:
     _print_pauses(connection.call(PausesDocument, "GET", "/admin/pauses"), json_=json_)
 
 
+_reason_option = click.option("--reason", help="The reason, for people: in the log and in the activity.")
+
+
+def _body(reason: str | None) -> dict[str, str] | None:
+    return None if reason is None else {"reason": reason}
+
+
 def _client_or_topic(command: _Command) -> _Command:
     command = click.argument("name")(command)
     return click.argument("kind", type=click.Choice(["client", "topic"]))(command)
 
 
-@admin.command(epilog="\b\nExamples:\n  clockwork admin pause topic orderTopic\n  clockwork admin pause client shop")
+@admin.command(
+    epilog="\b\nExamples:\n  clockwork admin pause topic orderTopic --reason 'broker move till noon'\n"
+    "  clockwork admin pause client shop"
+)
 @_client_or_topic
+@_reason_option
 @json_option
 @connected
-def pause(connection: Connection, kind: str, name: str, json_: bool) -> None:
+def pause(connection: Connection, kind: str, name: str, reason: str | None, json_: bool) -> None:
     """Stop delivery for a client or a topic, on all nodes within seconds. What is due waits in its order."""
-    _print_pauses(connection.call(PausesDocument, "PUT", _pause_path(kind, name)), json_=json_)
+    _print_pauses(connection.call(PausesDocument, "PUT", _pause_path(kind, name), _body(reason)), json_=json_)
 
 
 @admin.command(epilog="\b\nExample:\n  clockwork admin resume topic orderTopic")
@@ -134,15 +145,16 @@ def shards(connection: Connection, json_: bool) -> None:
 
 @admin.command(epilog="\b\nExample:\n  clockwork admin fence 12")
 @click.argument("shard", type=click.IntRange(min=0))
+@_reason_option
 @json_option
 @connected
-def fence(connection: Connection, shard: int, json_: bool) -> None:
+def fence(connection: Connection, shard: int, reason: str | None, json_: bool) -> None:
     """Fence the owner of SHARD: it stops, and all its shards are taken over from it.
 
     For an owner that seems stuck. Nothing is lost or sent twice. It does not move the shards: the consumer group assigns
     them, and mostly the same node takes them again. To move them, stop that node.
     """
-    fenced = connection.call(FencedDocument, "POST", f"/admin/shards/{shard}/fence")
+    fenced = connection.call(FencedDocument, "POST", f"/admin/shards/{shard}/fence", _body(reason))
     if json_:
         print_json(fenced)
     else:

@@ -119,7 +119,7 @@ def list_(connection: Connection, client_id: str, json_: bool) -> None:
 @json_option
 @connected
 def delete(connection: Connection, client_id: str, name: str, if_version: int | None, json_: bool) -> None:
-    """Delete a calendar that no job goes by."""
+    """Delete a calendar that no job uses."""
     with connection.client() as client:
         gone = client.delete_calendar(client_id, name, if_version=if_version)
     _print_calendar(gone, json_=json_)

@@ -62,11 +62,13 @@ class Connection:
 
         return asyncio.run(with_open_transport())
 
-    def call(self, model: type[_Document], method: str, path: str) -> _Document:
-        """Sends one request and reads its answer. Raises: as `run`."""
+    def call(self, model: type[_Document], method: str, path: str, body: Any = None) -> _Document:
+        """Sends one request and reads its answer. `body`: None sends none. Raises: as `run`."""
 
         async def call_once(transport: Transport) -> _Document:
-            return read_document(model, await transport.request(method, path))
+            # Some answers are shared for seconds among those that ask again and again: a command is asked once.
+            headers = {"Cache-Control": "no-cache"} if method == "GET" else None
+            return read_document(model, await transport.request(method, path, body=body, headers=headers))
 
         return self.run(call_once)
 

@@ -1,6 +1,5 @@
 """`clockwork admin dead-letters …`: the records that could not be delivered."""
 
-import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +13,7 @@ from clockwork.cli.exit_codes import CONFLICT, exit_code, failure_line
 from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
 from clockwork.client import CallFailed, TooMany, Unavailable
 from clockwork.client.aio import path_of, read_document
-from clockwork.client.jobs import path_of_job
 from clockwork.client.transport import Transport, failure_of_item
-from clockwork.domain.dead_letters import retry_request
-from clockwork.errors import InvalidInput
-from clockwork.schema import json
 from clockwork.schema.dead_letter import DeadLetterDocument, DeadLettersDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -127,7 +122,7 @@ def _one_or_all(command: _Command) -> _Command:
 def retry_letters(
     connection: Connection, /, partition: int | None, offset: int | None, all_: bool, **filters: Any
 ) -> None:
-    """Retry failed schedules now. The key also needs the right `create`, and for runs of jobs `read`.
+    """Retry failed schedules now. For runs of jobs the key needs the right `create`.
 
     A schedule is retried only while it is still failed with the delivery of this letter: one that was retried, replaced or
     cancelled since is left alone, and the same command again retries nothing twice. A discarded letter is retried if its
@@ -215,34 +210,22 @@ class _Action:
 async def _retry(transport: Transport, letter: DeadLetterDocument) -> None:
     """Retries the schedule if it still has the version that was seen failed; runs the run of a job again."""
     if letter.job_id is not None:
-        await transport.request(
-            "POST", f"{path_of_job(letter.client_id or '', letter.job_id)}/run-now", body=_run_now(letter)
-        )
+        names = {"clientId": letter.client_id, "jobId": letter.job_id, "deliveryId": letter.delivery_id}
+        place = {"deadLetterTopic": letter.dead_letter_topic, "partition": letter.partition, "offset": letter.offset}
+        await _acted(transport, "retry", names | place)
         return
     path = f"{path_of(letter.client_id or '', letter.schedule_key or '')}/retry"
     await transport.request("POST", path, body={}, headers={"If-Match": f'"{letter.version}"'})
 
 
-def _run_now(letter: DeadLetterDocument) -> dict[str, Any]:
-    """The request for a run by hand with the letter's data. Raises: click.ClickException: the key may not read them."""
-    if letter.value is None:
-        raise click.ClickException(
-            f"{_named(letter)}: the API key needs the right `read` to run it with its data again"
-        )
-    data = letter.value.encode() if letter.value_encoding == "text" else base64.b64decode(letter.value)
-    named = {"requestId": retry_request(letter.delivery_id or "")}
-    try:
-        value = json.parse(data)
-        if json.compact(value) == data:
-            return named | {"taskData": value}
-    except (InvalidInput, TypeError):
-        pass  # no JSON, or JSON with a part that could not be sent as it is: its bytes are
-    return named | {"taskData": base64.b64encode(data).decode(), "taskDataEncoding": "base64"}
-
-
 async def _discard(transport: Transport, letter: DeadLetterDocument) -> None:
     names = {"clientId": letter.client_id, "scheduleKey": letter.schedule_key, "deliveryId": letter.delivery_id}
-    answer = await transport.request("POST", f"{_PATH}/discard", body={"deadLetters": [names]}, items=1)
+    await _acted(transport, "discard", names)
+
+
+async def _acted(transport: Transport, action: str, item: dict[str, Any]) -> None:
+    """Acts on one letter by a batch of one."""
+    answer = await transport.request("POST", f"{_PATH}/{action}", body={"deadLetters": [item]}, items=1)
     match answer:
         case {"results": [{"status": int(status)} as result]}:
             if status >= 300:

@@ -80,16 +80,16 @@ def read_jobs_file(content: bytes, *, profile: str | None, now_ms: int) -> JobsF
         raise JobsFileRefused([f"is not TOML: {error}"]) from error
     except RecursionError as error:
         raise JobsFileRefused(["is nested too deeply"]) from error
-    reading = _Reading(document=_usable(document), lines=_lines(text, document))
-    found = reading.jobs_file(profile, now_ms)
-    if reading.problems:
+    parser = _Parser(document=_usable(document), lines=_lines(text, document))
+    found = parser.jobs_file(profile, now_ms)
+    if parser.problems:
         # In the file's order; what has no line stands first.
-        raise JobsFileRefused([text for _, text in sorted(reading.problems, key=lambda each: each[0])])
+        raise JobsFileRefused([text for _, text in sorted(parser.problems, key=lambda each: each[0])])
     return found
 
 
 @dataclass(kw_only=True, slots=True)
-class _Reading:
+class _Parser:
     document: dict[str, Any]
     lines: Mapping[Path, int]
     problems: list[tuple[int, str]] = field(default_factory=list)

@@ -31,22 +31,26 @@ from clockwork.client.errors import (
     RunSuperseded,
     RunTimedOut,
     TooMany,
+    TooManyRuns,
     Unauthorized,
     Unavailable,
     VersionMismatch,
     WrongField,
 )
 from clockwork.client.jobs import After, AnyOf, Completion, Cron, Every, Exclude, Misfire, RRule, Trigger
-from clockwork.client.runs import OpenRun
+from clockwork.client.runs import RunInProgress
 from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
 from clockwork.client.transport import Retries
+from clockwork.schema.activity import EventDocument as Event
+from clockwork.schema.activity import MinutesDocument as Minutes
 from clockwork.schema.calendar import CalendarDocument as Calendar
 from clockwork.schema.job import BackfillDocument as Backfill
 from clockwork.schema.job import FireTimeDocument as FireTime
 from clockwork.schema.job import JobDocument as Job
 from clockwork.schema.job import JobVersionDocument as JobVersion
 from clockwork.schema.job import RunDocument as Run
+from clockwork.schema.nodes import ClientsDocument as Clients
 from clockwork.schema.outlook import ForecastDocument as Forecast
 from clockwork.schema.outlook import UpcomingScheduleDocument as UpcomingSchedule
 from clockwork.schema.schedule import DeliveredDocument as Delivered
@@ -67,6 +71,7 @@ __all__ = [
     "Calendar",
     "CallFailed",
     "Client",
+    "Clients",
     "Completion",
     "Conflict",
     "Cron",
@@ -74,6 +79,7 @@ __all__ = [
     "Delivered",
     "Delivery",
     "Duplicates",
+    "Event",
     "Every",
     "Exclude",
     "Failed",
@@ -90,13 +96,13 @@ __all__ = [
     "JobRunning",
     "JobVersion",
     "KeyTaken",
+    "Minutes",
     "Misfire",
     "NewSchedule",
     "NoFireTimes",
     "NotADelivery",
     "NotFound",
     "NotSupported",
-    "OpenRun",
     "PastSchedule",
     "RRule",
     "Refused",
@@ -104,11 +110,13 @@ __all__ = [
     "Retries",
     "RetryPolicy",
     "Run",
+    "RunInProgress",
     "RunNotOpen",
     "RunSuperseded",
     "RunTimedOut",
     "Schedule",
     "TooMany",
+    "TooManyRuns",
     "Trigger",
     "Unauthorized",
     "Unavailable",

@@ -1,5 +1,6 @@
 """The client for programs with an event loop."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
+from clockwork.client.activity import EventFilters, MinutesWindow, events_query, minutes_query
 from clockwork.client.consumer import run_of
 from clockwork.client.errors import (
     AlreadyDelivered,
@@ -34,7 +36,7 @@ from clockwork.client.jobs import (
     path_of_job,
     trigger_document,
 )
-from clockwork.client.runs import OpenRun
+from clockwork.client.runs import RunInProgress
 from clockwork.client.schedules import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
@@ -58,6 +60,7 @@ from clockwork.client.schedules import (
 from clockwork.client.transport import Retries, Transport, failure_of_item
 from clockwork.clock import Clock, SystemClock
 from clockwork.domain.names import LOOK_UP_ITEMS_MAX
+from clockwork.schema.activity import EventDocument, EventsDocument, MinutesDocument
 from clockwork.schema.calendar import CalendarDocument, CalendarsDocument
 from clockwork.schema.completion import HeartbeatDocument
 from clockwork.schema.job import (
@@ -71,6 +74,7 @@ from clockwork.schema.job import (
     RunsDocument,
     VersionsDocument,
 )
+from clockwork.schema.nodes import ClientsDocument
 from clockwork.schema.outlook import ForecastDocument, UpcomingDocument, UpcomingScheduleDocument
 from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 from clockwork.schema.transfer import ImportedJobDocument
@@ -81,6 +85,8 @@ _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
 """Statuses of a whole batch that a single one of its items may cause."""
 _HEAD: Final = b'{"schedules":['
 """The body of a batch, up to its items."""
+FOLLOW_S: Final = 2.0
+"""Time between looks for events that follow."""
 NO_DATA: Final = object()
 """In the place of a payload: the job's own."""
 
@@ -192,6 +198,33 @@ class AsyncClient:
         """Returns how many schedules are due when, by default in each minute of the next hour."""
         query = forecast_query(self._clock, **window)
         return read_document(ForecastDocument, await self._http.request("GET", "/forecast", query=query))
+
+    async def events(self, *, follow: bool = False, **filters: Unpack[EventFilters]) -> AsyncIterator[EventDocument]:
+        """Lists what happened lately to schedules of the clients that the API key covers, oldest first: the latest ones, or
+        from `since` on. `follow`: goes on with what happens, for ever. Best effort: an event may be missing. Raises:
+        NotSupported: this cluster records none."""
+        query = events_query(self._clock, **filters)
+        while True:
+            page = read_document(EventsDocument, await self._http.request("GET", "/events", query=query))
+            for each in page.events:
+                yield each
+            if not page.more and not follow:
+                return
+            query.pop("from", None)
+            query["cursor"] = page.cursor
+            if not page.more:
+                await asyncio.sleep(FOLLOW_S)
+
+    async def minutes(self, **window: Unpack[MinutesWindow]) -> MinutesDocument:
+        """Returns counts of what happened, and how late deliveries were, by default in each minute of the last hour. Best
+        effort. Raises: NotSupported: this cluster records none."""
+        query = minutes_query(self._clock, **window)
+        return read_document(MinutesDocument, await self._http.request("GET", "/minutes", query=query))
+
+    async def clients(self) -> ClientsDocument:
+        """Returns the clients that have created something, of those that the API key covers, as they were up to a minute
+        ago."""
+        return read_document(ClientsDocument, await self._http.request("GET", "/clients"))
 
     async def create_many(
         self, schedules: Iterable[NewSchedule | Mapping[str, Any]], *, batch_items_max: int = BATCH_ITEMS_MAX
@@ -339,7 +372,8 @@ class AsyncClient:
         self, client_id: str, job_id: str, *, data: Any = NO_DATA, request_id: str | None = None
     ) -> RunDocument:
         """Runs a job now, also while it is paused; with `data` in place of its own. The same `request_id` is the same run,
-        returned in its present state; by default it is a new one. Raises: NotFound, JobDeleted, JobRunning, KeyTaken."""
+        returned in its present state; by default it is a new one. Raises: NotFound, JobDeleted, JobRunning, TooManyRuns,
+        KeyTaken."""
         body = {"requestId": _request_id(request_id), **({} if data is NO_DATA else data_fields(data))}
         path = f"{path_of_job(client_id, job_id)}/run-now"
         return read_document(RunDocument, await self._http.request("POST", path, body=body))
@@ -417,11 +451,11 @@ class AsyncClient:
         body = {"attempt": attempt, "extendMs": extend_ms}
         return read_document(HeartbeatDocument, await self._http.request("POST", path, body=body))
 
-    def run(self, headers: Iterable[tuple[str, bytes | None]] | None, *, extend_ms: int = 60_000) -> OpenRun:
+    def run(self, headers: Iterable[tuple[str, bytes | None]] | None, *, extend_ms: int = 60_000) -> RunInProgress:
         """The run that a record belongs to, for an `async with` block in which its consumer works on it: completed at the
         end of the block, failed if that raises, with heartbeats meanwhile that ask for `extend_ms` each. Raises:
-        NotADelivery; the end of the block: as `complete_run`, and ValueError (`OpenRun.result`)."""
-        return OpenRun(self, run_of(headers), extend_ms=extend_ms, clock=self._clock)
+        NotADelivery; the end of the block: as `complete_run`, and ValueError (`RunInProgress.result`)."""
+        return RunInProgress(self, run_of(headers), extend_ms=extend_ms, clock=self._clock)
 
     async def versions(self, client_id: str, job_id: str, *, page_size: int = 100) -> AsyncIterator[JobVersionDocument]:
         """Lists the versions of a job's definition, newest first. Raises: NotFound."""
@@ -484,7 +518,7 @@ class AsyncClient:
                 yield each
 
     async def delete_calendar(self, client_id: str, name: str, *, if_version: int | None = None) -> CalendarDocument:
-        """Deletes a calendar that no job goes by. Raises: NotFound, VersionMismatch, Conflict (jobs go by it)."""
+        """Deletes a calendar that no job uses. Raises: NotFound, VersionMismatch, Conflict (jobs use it)."""
         path = path_of_calendar(client_id, name)
         return read_document(CalendarDocument, await self._http.request("DELETE", path, headers=_if(if_version)))
 

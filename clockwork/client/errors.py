@@ -20,7 +20,8 @@ CallFailed
 │       ├── RunTimedOut
 │       ├── RunSuperseded     another attempt of the run is under way
 │       ├── RunNotOpen        the run has no time-out that a heartbeat could move; it may be completed all the same
-│       ├── JobRunning        runs of the job are open, or too many of them pending: try again when they have ended
+│       ├── JobRunning        a run of the job is open, or about to be delivered: try again when it has ended
+│       ├── TooManyRuns       too many runs by hand are pending: try again when some have ended
 │       └── NoFireTimes
 ├── InFlight              too close to its time to say: nothing is promised, ask again
 ├── TooMany               over a quota: nothing was done, try later
@@ -150,8 +151,12 @@ class RunNotOpen(Conflict):
 
 
 class JobRunning(Conflict):
-    """A run or backfill is open beside which this may not be, or as many runs by hand are pending as may be. The same call
-    may be made again when some of them have ended."""
+    """The job cannot take another run now: one is open, about to be delivered, or waits; or a backfill is under way.
+    The same call may be made again when it has ended."""
+
+
+class TooManyRuns(Conflict):
+    """As many runs by hand are pending as are allowed. The same call may be made again when some of them have ended."""
 
 
 class NoFireTimes(Conflict):
@@ -192,7 +197,7 @@ _BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "ended": JobEnded,
     "not_deleted": JobNotDeleted,
     "running": JobRunning,
-    "too_many_runs": JobRunning,
+    "too_many_runs": TooManyRuns,
     "no_fire_times": NoFireTimes,
 }
 _INVALID: Final = frozenset({400, 413, 414, 415, 422, 431})

@@ -57,7 +57,7 @@ class Reports(Protocol):
     ) -> HeartbeatDocument: ...
 
 
-class OpenRun:
+class RunInProgress:
     """A run that its consumer works on: see the module. A run of which no completion is asked is left alone."""
 
     def __init__(self, reports: Reports, run: JobRun, *, extend_ms: int, clock: Clock) -> None:

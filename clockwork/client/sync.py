@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
+from clockwork.client.activity import EventFilters, MinutesWindow
 from clockwork.client.aio import NO_DATA, AsyncClient, Result
 from clockwork.client.jobs import Exclude, JobChanges, JobFilters, LogFilters, NewJobFields, Trigger
-from clockwork.client.runs import OpenRun
+from clockwork.client.runs import RunInProgress
 from clockwork.client.schedules import (
     BATCH_ITEMS_MAX,
     Changes,
@@ -28,6 +29,7 @@ from clockwork.client.schedules import (
 from clockwork.client.transport import Retries
 from clockwork.clock import Clock
 from clockwork.domain.names import LOOK_UP_ITEMS_MAX
+from clockwork.schema.activity import EventDocument, MinutesDocument
 from clockwork.schema.calendar import CalendarDocument
 from clockwork.schema.completion import HeartbeatDocument
 from clockwork.schema.job import (
@@ -37,6 +39,7 @@ from clockwork.schema.job import (
     JobVersionDocument,
     RunDocument,
 )
+from clockwork.schema.nodes import ClientsDocument
 from clockwork.schema.outlook import ForecastDocument, UpcomingScheduleDocument
 from clockwork.schema.schedule import PastDocument, ScheduleDocument
 from clockwork.schema.why import WhyDocument
@@ -124,6 +127,15 @@ class Client:
 
     def forecast(self, **window: Unpack[ForecastWindow]) -> ForecastDocument:
         return self._wait(self._client.forecast(**window))
+
+    def events(self, *, follow: bool = False, **filters: Unpack[EventFilters]) -> Iterator[EventDocument]:
+        return self._each(self._client.events(follow=follow, **filters))
+
+    def minutes(self, **window: Unpack[MinutesWindow]) -> MinutesDocument:
+        return self._wait(self._client.minutes(**window))
+
+    def clients(self) -> ClientsDocument:
+        return self._wait(self._client.clients())
 
     def create_many(
         self, schedules: Iterable[NewSchedule | Mapping[str, Any]], *, batch_items_max: int = BATCH_ITEMS_MAX
@@ -254,7 +266,9 @@ class Client:
         return self._wait(self._client.heartbeat_run(client_id, job_id, run_id, extend_ms=extend_ms, attempt=attempt))
 
     @contextmanager
-    def run(self, headers: Iterable[tuple[str, bytes | None]] | None, *, extend_ms: int = 60_000) -> Iterator[OpenRun]:
+    def run(
+        self, headers: Iterable[tuple[str, bytes | None]] | None, *, extend_ms: int = 60_000
+    ) -> Iterator[RunInProgress]:
         opened = self._client.run(headers, extend_ms=extend_ms)
         self._wait(opened.__aenter__())
         try:

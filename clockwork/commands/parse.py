@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.jobs.job import Heartbeat, JobName, NewJob, RunNow, RunReport
+from clockwork.domain.jobs.job import CompletionReport, Heartbeat, JobName, NewJob, RunNow
 from clockwork.domain.run import JobId, RunId
 from clockwork.domain.schedule import ClientId, NewSchedule, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput, shortened
@@ -46,7 +46,7 @@ _CONDITIONAL: Final = frozenset({"reschedule", "updateJob", "deleteJob", "pauseJ
 CORRELATION_BYTES_MAX: Final = 512
 _NAMES: Final = frozenset({"command", "replyTo", "correlationId", "ifVersion"})
 """Beside the member that names the schedule, the job or the run."""
-_REPORTS: Final[Mapping[str, Callable[[Any], RunReport | Heartbeat]]] = {
+_REPORTS: Final[Mapping[str, Callable[[Any], CompletionReport | Heartbeat]]] = {
     "completeRun": read_complete,
     "failRun": read_fail,
     "heartbeatRun": read_heartbeat,
@@ -104,7 +104,7 @@ class RunCommand:
     kind: ReportKind
     name: JobName
     run_id: RunId
-    report: RunReport | Heartbeat
+    report: CompletionReport | Heartbeat
 
     @property
     def client_id(self) -> ClientId:
@@ -210,25 +210,25 @@ def _read(
             return JobCommand(kind=kind, name=job.name, asks=job, condition=condition)
         case "completeRun" | "failRun" | "heartbeatRun":
             given = _object(inner)
-            reading = _Reading()
-            name = reading.of(lambda: _job_name_of(given))
-            run_id = reading.of(lambda: _run_id_of(given))
-            report = reading.of(lambda: _REPORTS[kind](_without(given, "clientId", "jobId", "runId")))
+            parser = _Parser()
+            name = parser.of(lambda: _job_name_of(given))
+            run_id = parser.of(lambda: _run_id_of(given))
+            report = parser.of(lambda: _REPORTS[kind](_without(given, "clientId", "jobId", "runId")))
             if name is None or run_id is None or report is None:
-                raise InvalidInput(reading.errors)
+                raise InvalidInput(parser.errors)
             return RunCommand(kind=kind, name=name, run_id=run_id, report=report)
         case _:
             given = _object(inner)
-            reading = _Reading()
-            name = reading.of(lambda: _job_name_of(given))
+            parser = _Parser()
+            name = parser.of(lambda: _job_name_of(given))
             rest = _without(given, "clientId", "jobId")
-            asks = reading.of(lambda: _asked_of(kind, name or _ANY_NAME, rest, cluster, now_ms))
-            if name is None or reading.errors:
-                raise InvalidInput(reading.errors)
+            asks = parser.of(lambda: _asked_of(kind, name or _ANY_NAME, rest, cluster, now_ms))
+            if name is None or parser.errors:
+                raise InvalidInput(parser.errors)
             return JobCommand(kind=kind, name=name, asks=asks, condition=condition)
 
 
-class _Reading:
+class _Parser:
     """Reads the parts of a command, so that all wrong fields of all of them are told at once."""
 
     def __init__(self) -> None:

@@ -73,8 +73,9 @@ from clockwork.ports.commands import CommandBatch, CommandRecord, RecordEffects
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.telemetry import CommandResult
 from clockwork.requests.create import announce_pending
-from clockwork.requests.dedup import CommandDedup, JobNotes, ScheduleNotes
-from clockwork.requests.jobs.change import Delete, Pause, Put, Step
+from clockwork.requests.dedup import CommandDedup, JobCommandNotes, ScheduleNotes
+from clockwork.requests.jobs.change import ChangeRequest, Delete, Pause, Put
+from clockwork.requests.jobs.job_state import announce_armed
 from clockwork.requests.jobs.results import (
     JobChangeResult,
     JobCreated,
@@ -85,15 +86,15 @@ from clockwork.requests.jobs.results import (
     JobView,
     ReportResult,
     RunAccepted,
+    RunAlreadyAccepted,
+    RunAlreadyClosed,
     RunClosed,
-    RunGoesOn,
+    RunExtended,
     RunNotFound,
     RunRefused,
-    RunRepeated,
     RunResult,
     RunView,
 )
-from clockwork.requests.jobs.state import announce_armed
 from clockwork.requests.results import (
     CancelResult,
     ChangeResult,
@@ -120,7 +121,7 @@ APPLIED_S: Final = 0.2
 
 _CANCELS: Final = frozenset({"cancel", "deleteJob", "pauseJob"})
 """Commands that need the right `cancel`; reports about runs need `complete`, and all others `create`."""
-_STEPS: Final[Mapping[JobKind, type[Step]]] = {"updateJob": Put, "pauseJob": Pause, "deleteJob": Delete}
+_STEPS: Final[Mapping[JobKind, type[ChangeRequest]]] = {"updateJob": Put, "pauseJob": Pause, "deleteJob": Delete}
 """Commands whose replies name the runs that may still be delivered as they were before, also when they are read again."""
 
 T = TypeVar("T")
@@ -208,7 +209,7 @@ class CommandWorker:
         if (command := read.command) is not None:
             context = self.requests.context
             notes = (
-                JobNotes(context, command.name)
+                JobCommandNotes(context, command.name)
                 if isinstance(command, JobCommand | RunCommand)
                 else ScheduleNotes(context, command.client_id, command.schedule_key)
             )
@@ -253,7 +254,7 @@ class CommandWorker:
         match result:
             case RunNotFound() | RunRefused():
                 return self._problem_outcome(read, of_run_declined(result), "refused")
-            case RunGoesOn(run):
+            case RunExtended(run):
                 return _Outcome(
                     result="done",
                     reply=records.view_reply(read, run, 200, now_ms=self._now_ms(), redacted=self._redacted()),
@@ -263,7 +264,11 @@ class CommandWorker:
             case NotFound() | KeyTaken() | Refused() | VersionDiffers():
                 return self._problem_outcome(read, problems.of_declined(result), "refused")
         status = 201 if isinstance(result, Created | JobCreated | RunAccepted) else 200
-        view = result.run if isinstance(result, RunAccepted | RunRepeated | RunClosed) else result.view
+        view = (
+            result.run
+            if isinstance(result, RunAccepted | RunAlreadyAccepted | RunClosed | RunAlreadyClosed)
+            else result.view
+        )
         return _Outcome(
             result="done",
             reply=records.view_reply(read, view, status, now_ms=self._now_ms(), redacted=self._redacted()),
@@ -340,10 +345,10 @@ class CommandWorker:
 
     async def _view_of(self, command: AnyCommand) -> ScheduleView | JobView | RunView | None:
         if isinstance(command, RunCommand):
-            return await self.requests.jobs.run_of(command.name, command.run_id)
+            return await self.requests.jobs.find_run_unchecked(command.name, command.run_id)
         if isinstance(command, JobCommand):
-            return await self.requests.jobs.state_of(command.name, after=_STEPS.get(command.kind))
-        return await self.requests.state_of(command.client_id, command.schedule_key)
+            return await self.requests.jobs.find_unchecked(command.name, after=_STEPS.get(command.kind))
+        return await self.requests.find_unchecked(command.client_id, command.schedule_key)
 
     async def _dead_lettered(self, read: ReadCommand, dedup: CommandDedup | None, error: Exception) -> _Outcome:
         """Sends the command's dead letter, until that is acknowledged.

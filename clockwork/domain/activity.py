@@ -6,8 +6,9 @@ or delivered is known by its schedule alone.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Final, Literal, NamedTuple, get_args
 
 from clockwork.domain.destination import Topic
@@ -31,26 +32,33 @@ JobKind = Literal[
     "job_backfilled",
 ]
 """Kinds of what was asked of a recurring job; `job_run`: a run by hand."""
-ActionKind = Literal["discarded", "paused", "resumed", "fenced"] | JobKind
-"""Kinds of what was done to a dead letter, a client, a topic, a shard's owner, or a job."""
+OneKind = Literal["discarded", "paused", "resumed", "fenced"]
+"""Kinds of what was done to a dead letter, a client, a topic, or a shard's owner."""
+BatchKind = Literal["batch_cancelled", "batch_fired", "batch_retried", "batch_discarded"]
+"""Kinds of what was done to many schedules or dead letters in one request; each of them has its own event besides."""
+ActionKind = OneKind | BatchKind | JobKind
 EventKind = ChangeKind | EndKind | ActionKind
-KINDS: Final[tuple[str, ...]] = (
-    *get_args(ChangeKind),
-    *get_args(EndKind),
-    *("discarded", "paused", "resumed", "fenced"),
-    *get_args(JobKind),
+KINDS: Final[tuple[str, ...]] = tuple(
+    name for kinds in (ChangeKind, EndKind, OneKind, BatchKind, JobKind) for name in get_args(kinds)
 )
 
 LATENESS_BOUNDS_MS: Final = (1, 2, 5, 10, 50, 100, 500, 1_000, 10_000, 60_000, 600_000, 3_600_000)
 """Upper bounds of the buckets of lateness; one more holds what is later."""
 RATES: Final = ("created", "cancelled", "moved", "delivered", "retried", "failed")
 """The counts of a minute before its buckets of lateness, in their order."""
+DELIVERED: Final = RATES.index("delivered")
 COUNTS: Final = len(RATES) + len(LATENESS_BOUNDS_MS) + 1
 MINUTE_MS: Final = 60_000
 TOPICS_SHOWN: Final = 20
 """Topics that are counted apart, the largest; the rest are counted together."""
 OTHER_TOPICS: Final = Topic("")
 """Stands for the rest: no topic has an empty name."""
+WAITS_RECORDED: Final = 20
+"""Topics that wait, in the record of a minute; those that wait longest."""
+FORECAST_MINUTES: Final = 63
+"""Buckets of a recorded forecast: an hour, and the age that it may have when it is shown."""
+FORECAST_NAMES: Final = 10
+"""Topics, and clients, of a recorded forecast, the largest: names are most of its bytes."""
 
 
 class Event(NamedTuple):
@@ -74,6 +82,15 @@ class Event(NamedTuple):
     """Name of the principal that asked for it."""
     job_id: JobId | None = None
     run_id: RunId | None = None
+    delivery_id: str | None = None
+    """Given for a delivery, a refusal or a failure: consumers know a record by it. Others do without: it is random, and
+    makes up half of an event's bytes."""
+    number: int | None = None
+    """The number of things that an action was about."""
+    answers: Mapping[str, int] | None = None
+    """The number of things by the answer that they got: `done`, or the reason why not."""
+    reason: str | None = None
+    """The reason that its person gave."""
     stands_for: int = 1
     """The number of events that it stands for, about: above a rate only each n-th of its kind is kept."""
 
@@ -91,13 +108,31 @@ class ScheduleChange:
     by: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Action:
+    """A deed of a person or program to something as a whole, or to many at once. Without any payload."""
+
+    kind: ActionKind
+    by: str
+    """Name of the principal."""
+    client_id: ClientId | None = None
+    schedule_key: ScheduleKey | None = None
+    job_id: JobId | None = None
+    topic: Topic | None = None
+    shard: ShardId | None = None
+    number: int | None = None
+    """See `Event`, like the next two."""
+    answers: Mapping[str, int] | None = None
+    reason: str | None = None
+
+
 RATE_OF_KIND: Final[dict[str, int]] = {
     "created": 0,
     "cancelled": 1,
     "moved": 2,
     "fired": 2,
     "retried": 2,
-    "delivered": 3,
+    "delivered": DELIVERED,
     "refused": 4,
     "failed": 5,
     "dropped": 5,
@@ -105,15 +140,49 @@ RATE_OF_KIND: Final[dict[str, int]] = {
 """The place among `RATES` in which an event counts; other kinds do not."""
 
 
-def lateness_place(lateness_ms: int) -> int:
+def lateness_bucket_index(lateness_ms: int) -> int:
     """The place of the bucket among a minute's counts."""
     return len(RATES) + bisect_left(LATENESS_BOUNDS_MS, lateness_ms)
 
 
 def add_counts(to: list[int], more: Sequence[int]) -> None:
     """Adds counts to others, place by place."""
-    for place, count in enumerate(more):
-        to[place] += count
+    to[:] = map(add, to, more)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardsForecast:
+    """The pending rows of a process's shards by their due times, as the record of a minute has them.
+
+    A record has no name of its process: the shards say which records of a minute belong together.
+    """
+
+    as_of_ms: int
+    from_ms: int
+    """Begin of the first bucket, a whole minute. A row that is due before `as_of_ms` is in no bucket."""
+    shards: Mapping[ShardId, int]
+    """All shards of the process, with their rows in the buckets."""
+    overdue: int | None
+    """Rows that are due before `as_of_ms`; None: not known."""
+    exact: int
+    """The number of buckets, from the first on, that are exact; the others are estimated."""
+    counts: Sequence[int]
+    """By bucket, `FORECAST_MINUTES` of them."""
+    topics: Mapping[str, int]
+    """Rows of the `FORECAST_NAMES` largest, and under the empty name those of the rest. So with the next one."""
+    clients: Mapping[str, int]
+    looked_at: int
+    units: float
+    """Read units that it has cost."""
+
+
+class TopicWait(NamedTuple):
+    """A topic that takes no records at present, as the processes see it that send to it."""
+
+    since_ms: int
+    """Time of the first refusal."""
+    reason: str
+    """That of the latest: a short stable code."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -125,6 +194,10 @@ class MinuteCounts:
     processes: int = 1
     loop_lag_ms: int = 0
     """The longest delay of an event loop."""
+    forecast: ShardsForecast | None = None
+    """That of one process, made within the minute; never a sum."""
+    waits: dict[Topic, TopicWait] = field(default_factory=dict)
+    """The topics that waited at the end of the minute."""
 
     def of(self, topic: Topic) -> list[int]:
         """The topic's counts, to be changed."""
@@ -137,8 +210,15 @@ class MinuteCounts:
         """Adds those of another process, or of another minute."""
         for topic, counts in other.topics.items():
             add_counts(self.of(topic), counts)
+        for topic, wait in other.waits.items():
+            self.waits[topic] = min(wait, self.waits.get(topic, wait))
         self.processes += other.processes
         self.loop_lag_ms = max(self.loop_lag_ms, other.loop_lag_ms)
+
+
+def longest_waits(waits: Mapping[Topic, TopicWait]) -> dict[Topic, TopicWait]:
+    """The `WAITS_RECORDED` that began first, in that order."""
+    return dict(sorted(waits.items(), key=lambda each: (each[1].since_ms, each[0]))[:WAITS_RECORDED])
 
 
 def largest_topics(topics: Iterable[tuple[Topic, Sequence[int]]]) -> dict[Topic, list[int]]:

@@ -64,6 +64,24 @@ class LetterName:
     delivery_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunLetterName:
+    """A dead letter of a run of a job, by its job and its delivery, and by its place: no key leads to it."""
+
+    client_id: ClientId
+    job_id: JobId
+    delivery_id: str
+    topic: Topic
+    """The topic that it is in."""
+    kafka_partition: int
+    offset: int
+
+    def names(self, letter: DeadLetter) -> bool:
+        """True if the letter at this place is the one that is meant."""
+        found = (letter.client_id, letter.job_id, letter.delivery_id)
+        return found == (self.client_id, self.job_id, self.delivery_id)
+
+
 def dead_letter(
     *, receipt: Receipt, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]
 ) -> DeadLetter:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from clockwork.domain.names import KEY_BYTES_MAX, TOPIC_CHARS_MAX
-from clockwork.domain.run import JobOfRow
+from clockwork.domain.run import RunOfRow
 from clockwork.domain.schedule import BrokenRow, Failure, Schedule
 
 RESERVED_PREFIX: Final = "clockwork-"
@@ -57,7 +57,7 @@ class OutRecord:
         return len(self.key or b"") + len(self.value or b"") + headers + 16
 
 
-def delivery_of(schedule: Schedule, *, now_ms: int, job: JobOfRow | None = None) -> OutRecord:
+def delivery_of(schedule: Schedule, *, now_ms: int, job: RunOfRow | None = None) -> OutRecord:
     """The record of a schedule, or of an occurrence of a job, sent at `now_ms`."""
     return OutRecord(
         topic=schedule.topic,
@@ -69,7 +69,7 @@ def delivery_of(schedule: Schedule, *, now_ms: int, job: JobOfRow | None = None)
 
 
 def dead_letter_of(
-    schedule: Schedule, failure: Failure, *, topic: str, now_ms: int, job: JobOfRow | None = None
+    schedule: Schedule, failure: Failure, *, topic: str, now_ms: int, job: RunOfRow | None = None
 ) -> OutRecord:
     """The same record for a dead-letter topic, with its own topic and the reason of its failure."""
     return OutRecord(
@@ -100,7 +100,7 @@ def dead_letter_of_broken(row: BrokenRow, failure: Failure, *, topic: str, now_m
     )
 
 
-def _headers(schedule: Schedule, job: JobOfRow | None, now_ms: int) -> tuple[tuple[str, bytes], ...]:
+def _headers(schedule: Schedule, job: RunOfRow | None, now_ms: int) -> tuple[tuple[str, bytes], ...]:
     ours = [
         (CLIENT_ID, schedule.client_id.encode()),
         (SCHEDULE_KEY, schedule.schedule_key.encode()),
@@ -115,7 +115,7 @@ def _headers(schedule: Schedule, job: JobOfRow | None, now_ms: int) -> tuple[tup
     return tuple(ours)
 
 
-def _job_headers(schedule: Schedule, job: JobOfRow, now_ms: int) -> list[tuple[str, bytes]]:
+def _job_headers(schedule: Schedule, job: RunOfRow, now_ms: int) -> list[tuple[str, bytes]]:
     values: list[tuple[str, str | int | None]] = [
         (JOB_ID, schedule.schedule_key),
         (JOB_VERSION, job.version),

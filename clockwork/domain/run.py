@@ -1,10 +1,12 @@
 """Runs of a recurring job: their identity, and what the row of one says about its job.
 
-A run is one occurrence of a job. It keeps its id through retries and catch-up: a consumer tells doubles by it. The rows of
-a job form chains; each row, as it ends, is followed by the next one of its chain:
+A run is what a job delivers: the occurrence of a fire time, or one that was asked for. It keeps its id through retries
+and catch-up: a consumer tells doubles by it. The rows of a job form chains; each row, as it ends, is followed by the
+next one of its chain:
 
     main       the occurrences of the trigger, one after the other, their retries, and the watchdogs of open runs
-    single     a run that was asked for by hand: a chain of one row
+    side       a row beside the main chain, followed by nothing: a run by hand of a job whose runs may overlap, or a row in
+               flight of a deleted job of this name
     backfill   runs of past fire times, one after the other
 """
 
@@ -50,12 +52,12 @@ class Chain(StrEnum):
     """The chain that a row of a job belongs to."""
 
     MAIN = "main"
-    SINGLE = "single"
+    SIDE = "single"
     BACKFILL = "backfill"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JobOfRow:
+class RunOfRow:
     """The part of a row that says which occurrence of which job it is. The row's `schedule_key` is the job's id."""
 
     rev: int
@@ -99,6 +101,6 @@ def backfill_run(scheduled_at_ms: int, request_digits: str) -> RunId:
     return RunId(f"b{scheduled_at_ms}-{request_digits}")
 
 
-def is_by_hand(run_id: RunId) -> bool:
+def is_manual(run_id: RunId) -> bool:
     """True for a run that was asked for by hand, at any attempt."""
     return run_id.startswith("m")

@@ -21,7 +21,7 @@ from typing import Any, Final, NewType
 from clockwork.domain.destination import Destination, Topic
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.run import JobOfRow
+from clockwork.domain.run import RunOfRow
 from clockwork.domain.sharding import ShardId
 
 ClientId = NewType("ClientId", str)
@@ -204,18 +204,18 @@ class Row:
     schedule: Schedule
     hold: RequestId | None = None
     retry: Retry | None = None
-    job: JobOfRow | None = None
+    run: RunOfRow | None = None
     """The occurrence that it is; None for a one-shot schedule, which has a pointer and an outcome under its key."""
 
     @property
     def of_job(self) -> bool:
         """True for an occurrence of a recurring job: its end is noted in the log of the job, never under a key."""
-        return self.job is not None
+        return self.run is not None
 
     @property
     def is_watchdog(self) -> bool:
         """True for the time-out of an open run of a job: nothing is sent for it."""
-        return self.job is not None and self.job.is_watchdog
+        return self.run is not None and self.run.is_watchdog
 
     @property
     def due_ms(self) -> int:
@@ -248,7 +248,7 @@ class BrokenRow:
     schedule_key: ScheduleKey | None = None
     of_job: bool = False
     """True if it is an occurrence of a recurring job: its key is a job's, and must not be taken for a schedule's."""
-    job: JobOfRow | None = None
+    run: RunOfRow | None = None
     """None also if this part cannot be read."""
 
     @property

@@ -313,7 +313,7 @@ async def _end_schedules(
         End(
             row=one.row,
             outcome=outcome_of(one, retention_ms=retention_ms),
-            first_stands=one.guarantee is Guarantee.AT_LEAST_ONCE,
+            keep_existing=one.guarantee is Guarantee.AT_LEAST_ONCE,
         )
         for one in chunk
     ]
@@ -327,16 +327,16 @@ async def _end_jobs(
     """Notes the ends of these rows of jobs, arms what follows each, then deletes it. Returns the rows whose next ones could
     not be armed now. Of a row that cannot be read nothing is known that could be armed: the audit goes on with its job."""
     readable = {one.row.position: (one.row, one.entry) for one in chunk if isinstance(one.row, Row)}
-    await chains.put_run_ends(list(readable.values()))
+    await chains.put_run_deliveries(list(readable.values()))
     failed: set[Position] = set()
-    for row, error in await chains.follow_all(list(readable.values())):
+    for row, error in await chains.arm_next_all(list(readable.values())):
         if error is not None:
             failed.add(row.position)
             log.warning(
                 "The next row of a job waits to be armed",
                 extra={"event": "job.arming_waits", "shard": shard, "error": str(error), "once_per": "job arming"},
             )
-    ends = [End(row=one.row, outcome=None, first_stands=False) for one in chunk if one.row.position not in failed]
+    ends = [End(row=one.row, outcome=None, keep_existing=False) for one in chunk if one.row.position not in failed]
     if ends:
         await store.finish(shard, ends)
     return [one for one in chunk if one.row.position in failed]
@@ -344,7 +344,7 @@ async def _end_jobs(
 
 def _is_awaited(completed: Completed) -> bool:
     """True for a run that is to be completed: its consumer may be faster than the next tick."""
-    return completed.row.job is not None and completed.row.job.timeout_ms is not None
+    return completed.row.run is not None and completed.row.run.timeout_ms is not None
 
 
 def _size_bytes(completed: Completed) -> int:

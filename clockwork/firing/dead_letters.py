@@ -59,7 +59,7 @@ class DeadLetterRecords:
         assert failure is not None, "only what failed has a dead letter"
         topic = self.topic(planned, rejected)
         if isinstance(row, Row):
-            return dead_letter_of(row.schedule, failure, topic=topic, now_ms=now_ms, job=row.job)
+            return dead_letter_of(row.schedule, failure, topic=topic, now_ms=now_ms, job=row.run)
         return dead_letter_of_broken(row, failure, topic=topic, now_ms=now_ms)
 
     def fall_back(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> bool:

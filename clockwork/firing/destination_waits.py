@@ -29,6 +29,7 @@ from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
+from clockwork.domain.activity import TopicWait
 from clockwork.domain.destination import Destination
 from clockwork.domain.planning import DestinationWait
 from clockwork.domain.rate import Buckets, Rate
@@ -97,6 +98,8 @@ def rate_limits(settings: PaceSettings, telemetry: Telemetry) -> DestinationRate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RefusedDestination:
+    since_ms: int
+    """Time of the first refusal."""
     missing_since_ms: int | None
     """Time of the first refusal that can lead to giving up; None after a sign of life."""
     failures: int
@@ -129,6 +132,15 @@ class DestinationWaits:
             del self._refusals[each]
         waits = self._limits.waits(now_ms) if self._limits is not None else {}
         return waits | {each: state.wait for each, state in self._refusals.items() if state.wait.until_ms > now_ms}
+
+    def waiting(self, now_ms: int) -> dict[Destination, TopicWait]:
+        """The destinations that have refused a record and taken none since: for people. Without those that are over their
+        rate, which take records all the while."""
+        return {
+            each: TopicWait(state.since_ms, state.wait.reason)
+            for each, state in self._refusals.items()
+            if state.wait.until_ms + FORGET_MS > now_ms
+        }
 
     def in_backoff(self, destination: Destination, now_ms: int) -> bool:
         """True during the destination's back-off. The rate limit is ignored."""
@@ -178,6 +190,7 @@ class DestinationWaits:
             given_up=only_dead_letters and overdue and before is not None and before.wait.given_up,
         )
         self._refusals[destination] = _RefusedDestination(
+            since_ms=before.since_ms if before is not None else now_ms,
             missing_since_ms=missing_since_ms,
             failures=failures,
             wait=wait,

@@ -108,12 +108,12 @@ class _QueuedRow:
         return self.planned.row.position
 
     @property
-    def place(self) -> tuple[ShardId, Position]:
+    def row_key(self) -> tuple[ShardId, Position]:
         return (self.planned.row.shard, self.planned.row.position)
 
     @property
     def lane_key(self) -> _LaneKey:
-        return self.planned.lane or self.place
+        return self.planned.lane or self.row_key
 
 
 @dataclass(slots=True, eq=False)
@@ -423,7 +423,7 @@ class GroupCommit:
         sent = [_Sent(row, self._record(row)) for row in batch]
         records = [each.record for each in sent if each.record is not None]
         without_record = {
-            each.row.place: self._settlement.dropped(each.row.planned, slot=slot.number).entry
+            each.row.row_key: self._settlement.dropped(each.row.planned, slot=slot.number).entry
             for each in sent
             if each.record is None
         }
@@ -431,7 +431,7 @@ class GroupCommit:
         def entries(receipts: Sequence[Receipt]) -> list[MarkerEntry]:
             each_receipt = iter(receipts)
             return [
-                without_record[each.row.place]
+                without_record[each.row.row_key]
                 if each.record is None
                 else completed(each.row.planned, next(each_receipt), slot=slot.number).entry
                 for each in sent
@@ -491,7 +491,7 @@ class GroupCommit:
         role.grow()
         ended: dict[ShardId, tuple[ShardLease, list[Completed]]] = {}
         for each, entry in zip(sent, entries, strict=True):
-            slot.untidied[each.row.place] = entry
+            slot.untidied[each.row.row_key] = entry
             _, of_shard = ended.setdefault(each.row.lease.shard, (each.row.lease, []))
             of_shard.append(Completed(row=each.row.planned.row, entry=entry, slot=slot.number))
         for lease, of_shard in ended.values():
@@ -575,10 +575,10 @@ class GroupCommit:
                 await backoff.wait()
         slot.ready, slot.healing = True, False
         named = {(entry.shard, entry.position): entry for entry in markers[name]}
-        committed = all(each.row.place in named for each in sent)
+        committed = all(each.row.row_key in named for each in sent)
         log.warning("Commit without an answer", extra={"event": "slot.commit_unknown", "committed": committed})
         if committed:
-            self._end(role, slot, sent, [named[each.row.place] for each in sent])
+            self._end(role, slot, sent, [named[each.row.row_key] for each in sent])
         else:
             role.failures_in_row += 1
             self._put_back([each.row for each in sent])
@@ -635,14 +635,14 @@ class GroupCommit:
                 key = each.row.lane_key
                 waits_from[key] = min(waits_from.get(key, each.row.position), each.row.position)
                 if refusal.index is not None:
-                    kept.add(each.row.place)
+                    kept.add(each.row.row_key)
                     self._spawn_refusal(each.row, refusal)
         again, unsent = [], []
         for each in sent:
             from_position = waits_from.get(each.row.lane_key)
             if from_position is None or each.row.position < from_position:
                 again.append(each.row)
-            elif each.row.place not in kept:
+            elif each.row.row_key not in kept:
                 unsent.append(each.row)
         self._put_back(again)
         for key in waits_from:

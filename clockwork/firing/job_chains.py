@@ -8,15 +8,15 @@ In this order (docs/jobs.md, protocol). Until it is deleted the row is named in 
 between, the next owner does the rest: no job is without its next row. And the arming is on condition of a revision that is
 never used again: of all owners and zombies that follow one row, one arms. The state tells the others so:
 
-    behind the row          the transaction that wrote both is being applied: wait. Found by the row's own revision
+    older than the row      the transaction that wrote both is being applied: wait. Found by the row's own revision
     names this row          arm; if it was changed meanwhile (paused, another definition), by what it is now
     names another, or none  another writer went on from this row: nothing to do
     cannot be read          a newer node's: the row is deleted all the same, and the audit of such a node goes on. The same
                             if its definition is not there, and is not about to be applied: it was deleted by hand
 
-A state that stays behind the row, or is not there, although no transaction is being applied to it, has expired, or is that
-of a table that was restored to an earlier time. Such a row is none of its; without this, it would stay for ever, and its
-shard could not change hands.
+A state that stays older than the row, or is not there, although no transaction is being applied to it, has expired, or
+is that of a table that was restored to an earlier time. Such a row is none of its; without this, it would stay for
+ever, and its shard could not change hands.
 """
 
 import asyncio
@@ -29,24 +29,24 @@ from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.jobs.job import (
     Job,
-    JobChange,
     JobName,
     JobState,
     JobStatus,
+    JobTransaction,
     RunCompletion,
-    RunEnd,
-    SkippedRuns,
+    RunDelivery,
+    SkippedTimes,
     job_name_of,
 )
 from clockwork.domain.jobs.steps import (
     EndedRow,
-    Moment,
-    Standing,
+    RowRelation,
+    StepContext,
     after_end,
     close_completed,
     ended_row,
-    run_end_of,
-    standing,
+    relation_of,
+    run_delivery_of,
 )
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.position import RANDOM_DIGITS
@@ -63,7 +63,7 @@ from clockwork.errors import (
     Unavailable,
     Unreadable,
 )
-from clockwork.ports.jobs import JobChanged, JobStore
+from clockwork.ports.jobs import JobStore, StaleRevision
 from clockwork.ports.telemetry import JobRunResult, Telemetry
 from clockwork.settings.model import RunnerSettings
 
@@ -152,18 +152,18 @@ class JobChains:
         self._known: dict[JobName, JobState] = {}
         self._last_us = 0
 
-    async def put_run_ends(self, ended: Sequence[tuple[Row, MarkerEntry]]) -> None:
+    async def put_run_deliveries(self, ended: Sequence[tuple[Row, MarkerEntry]]) -> None:
         """Puts the entries of these rows in the logs of their jobs. Raises: StoreUnavailable."""
-        ends: dict[bool, list[RunEnd]] = {True: [], False: []}
+        ends: dict[bool, list[RunDelivery]] = {True: [], False: []}
         for row, entry in ended:
-            end = run_end_of(row, entry, retention_ms=self._settings.retention_ms)
+            end = run_delivery_of(row, entry, retention_ms=self._settings.retention_ms)
             if end is not None:
                 ends[row.schedule.guarantee is Guarantee.AT_LEAST_ONCE].append(end)
-        for first_stands, entries in ends.items():
+        for keep_existing, entries in ends.items():
             if entries:
-                await self._jobs.put_run_ends(entries, first_stands=first_stands)
+                await self._jobs.put_run_deliveries(entries, keep_existing=keep_existing)
 
-    async def follow_all(self, ended: Sequence[tuple[Row, MarkerEntry]]) -> list[tuple[Row, ClockworkError | None]]:
+    async def arm_next_all(self, ended: Sequence[tuple[Row, MarkerEntry]]) -> list[tuple[Row, ClockworkError | None]]:
         """Arms what follows each of these rows, whose entries stand: see `follow`. Each fails alone. Returns the rows with
         their failures; None: it may be deleted."""
         states = await self._unknown_states([row for row, _ in ended])
@@ -171,7 +171,7 @@ class JobChains:
         async def one(of: tuple[Row, MarkerEntry]) -> tuple[Row, ClockworkError | None]:
             row, entry = of
             try:
-                await self.follow(row, entry, states.get(job_name_of(row)))
+                await self.arm_next(row, entry, states.get(job_name_of(row)))
             except (Unavailable, Contested) as error:
                 return row, error
             return row, None
@@ -190,9 +190,9 @@ class JobChains:
     def _state_at(self, row: Row) -> JobState | None:
         """The state as this process wrote it with this row, if it remembers it."""
         state = self._known.get(job_name_of(row))
-        return state if state is not None and row.job is not None and state.rev == row.job.rev else None
+        return state if state is not None and row.run is not None and state.rev == row.run.rev else None
 
-    async def follow(self, row: Row, entry: MarkerEntry, state: JobState | None = None) -> None:
+    async def arm_next(self, row: Row, entry: MarkerEntry, state: JobState | None = None) -> None:
         """Arms what follows a row of a job that has ended. When it returns, the row may be deleted. `state`: as it was read
         after the end; None: it is read if need be.
 
@@ -204,25 +204,25 @@ class JobChains:
         try:
             state = self._state_at(row) or state or await self._jobs.read_state(name)
             while True:
-                stands = standing(row, state)
-                if stands is Standing.AHEAD:
-                    state = await self._jobs.read_state(name, settled=True)
-                    stands = standing(row, state, settled=True)
-                if stands is Standing.PASSED or state is None:
+                relation = relation_of(row, state)
+                if relation is RowRelation.STATE_NOT_APPLIED:
+                    state = await self._jobs.read_state(name, committed=True)
+                    relation = relation_of(row, state, committed=True)
+                if relation is RowRelation.SUPERSEDED or state is None:
                     return
                 ended, job = ended_row(row, entry), await self.definitions.of_state(state)
-                change = after_end(state, job, ended, self.moment())
+                change = after_end(state, job, ended, self.step_context())
                 try:
-                    await self.make(change)
-                except JobChanged as changed:
+                    await self.apply(change)
+                except StaleRevision as changed:
                     state = changed.state  # changed meanwhile: again, from what it is now
                     continue
                 except ConditionFailed:
                     change = await self._close_completed(state, job, change, ended)
-                if ended.job.is_watchdog:
+                if ended.run.is_watchdog:
                     self._count_time_out(state, change)
                 elif not ended.dropped:
-                    self._report_run(row, ended)
+                    self._count_run(row, ended)
                 if state.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
                     log.warning(
                         "Job paused: its runs failed in a row",
@@ -240,54 +240,56 @@ class JobChains:
                 extra={
                     "event": "job.unreadable",
                     "client": name.client_id,
-                    "run": row.job.run_id if row.job is not None else None,
+                    "run": row.run.run_id if row.run is not None else None,
                     "shard": row.shard,
                     "error": str(error),
                 },
             )
 
-    def _report_run(self, row: Row, ended: EndedRow) -> None:
+    def _count_run(self, row: Row, ended: EndedRow) -> None:
         result: JobRunResult = "failed" if ended.failed else "delivered"
         self._telemetry.job_run(result)
         if self._settings.job_log == "on":
             log.info(
-                "Run of a job ended",
+                "Delivery of a run ended",
                 extra={
                     "event": "job.run",
                     "client": row.schedule.client_id,
                     "job_id": row.schedule.schedule_key,
-                    "run": ended.job.run_id,
-                    "kind": ended.job.kind.value,
-                    "attempt": ended.job.attempt,
+                    "run": ended.run.run_id,
+                    "kind": ended.run.kind.value,
+                    "attempt": ended.run.attempt,
                     "result": result,
                     "shard": row.shard,
                 },
             )
 
-    def _count_time_out(self, before: JobState, change: JobChange) -> None:
+    def _count_time_out(self, before: JobState, change: JobTransaction) -> None:
         run = before.open_run
         for entry in change.entries:
             if isinstance(entry, RunCompletion) and run is not None:
                 seconds = (entry.finished_at_ms - run.delivered_at_ms) / 1_000
                 self._telemetry.job_completion(entry.result, seconds=seconds)
 
-    async def _close_completed(self, state: JobState, job: Job, change: JobChange, ended: EndedRow) -> JobChange:
+    async def _close_completed(
+        self, state: JobState, job: Job, change: JobTransaction, ended: EndedRow
+    ) -> JobTransaction:
         """Closes a run that ran out of time, and that is completed already: before its own row was cleaned up, or in a table
-        that was restored. That completion stands; without an end, the watchdog would stay for ever, and its shard with it.
+        that was restored. That completion counts; without an end, the watchdog would stay for ever, and its shard with it.
         Returns the change that was made, which is no time-out.
 
         Raises: Contested, as `JobStore.change`; Unreadable.
         """
         timed_out = next((each for each in change.entries if isinstance(each, RunCompletion)), None)
-        stands = await self._jobs.read_completion(state.name, timed_out.position) if timed_out is not None else None
-        if stands is None:
+        recorded = await self._jobs.read_completion(state.name, timed_out.position) if timed_out is not None else None
+        if recorded is None:
             raise TransactionConflict("a condition of the arming does not hold, and none of its items says why")
-        closed = close_completed(state, job, stands, self.moment(), content=ended.content)
-        await self.make(closed)
+        closed = close_completed(state, job, recorded, self.step_context(), content=ended.content)
+        await self.apply(closed)
         return closed
 
-    async def make(self, change: JobChange) -> None:
-        """Makes a change, remembers the state, and wakes the owners of its rows.
+    async def apply(self, change: JobTransaction) -> None:
+        """Applies a change, remembers the state, and wakes the owners of its rows.
 
         Raises: as `JobStore.change`.
         """
@@ -297,22 +299,22 @@ class JobChains:
         while len(self._known) > STATES_KEPT:
             del self._known[next(iter(self._known))]
         for entry in change.entries:
-            if isinstance(entry, SkippedRuns):
+            if isinstance(entry, SkippedTimes):
                 self._telemetry.job_skipped(entry.reason, entry.count)
         now_ms = self._clock.now_ms()
         for row in change.rows:
             if row.due_ms <= now_ms + self._settings.scan_interval_ms:
                 self._wake(row.shard, NewlyDue(row.due_ms))
 
-    def moment(self) -> Moment:
-        """The circumstances of a step that is made now."""
+    def step_context(self) -> StepContext:
+        """The context of a step that is made now."""
         self._last_us = max(self._clock.now_us(), self._last_us + 1)
-        return Moment(
+        return StepContext(
             now_ms=self._clock.now_ms(),
             accepted_us=self._last_us,
             random=self._rng.randrange(10**RANDOM_DIGITS),
-            by=RequestId(f"{self._rng.getrandbits(128):032x}"),
+            write_id=RequestId(f"{self._rng.getrandbits(128):032x}"),
             shards=self._shards,
             retention_ms=self._settings.retention_ms,
-            arms=self._settings.jobs != "manual",
+            triggers_on=self._settings.jobs != "manual",
         )

@@ -83,7 +83,7 @@ class Settlement:
         if planned.failure is not None:
             return self._dead_letters.record(planned, rejected)
         assert isinstance(planned.row, Row), "an unreadable row is only ever a dead letter"
-        return delivery_of(planned.row.schedule, now_ms=self._clock.now_ms(), job=planned.row.job)
+        return delivery_of(planned.row.schedule, now_ms=self._clock.now_ms(), job=planned.row.run)
 
     def dropped(self, planned: PlannedDelivery, *, slot: int) -> Completed:
         """The end of a row for which nothing is sent: the marker of this slot decides it."""
@@ -217,7 +217,7 @@ class Settlement:
 
 def _is_catch_up(row: Row) -> bool:
     """True for a fire time that was missed: it was late before it was armed, and no figure of this node's work."""
-    return row.job is not None and row.job.kind is RunKind.CATCH_UP
+    return row.run is not None and row.run.kind is RunKind.CATCH_UP
 
 
 def completed(planned: PlannedDelivery, receipt: Receipt, *, slot: int | None) -> Completed:

@@ -16,7 +16,6 @@ from clockwork.domain.activity import (
     MINUTE_MS,
     OTHER_TOPICS,
     Event,
-    MinuteCounts,
     largest_topics,
 )
 from clockwork.domain.destination import Topic
@@ -25,7 +24,7 @@ from clockwork.errors import EventsOff, FieldError, Forbidden, InvalidInput
 from clockwork.http.query import LIMIT_DEFAULT, LIMIT_MAX, TIME, limit_of, read_query, time_of
 from clockwork.http.responses import json_list_response, json_response
 from clockwork.http.routes import ACTIVITY, EVENTS_OFF, KEYED_CALL, Answer, Parameter, route
-from clockwork.operations.activity import MINUTES_BACK_MS, ActivityTail, Cursor, summed, totals
+from clockwork.operations.activity import MINUTES_BACK_MS, ActivityTail, Cursor, Step
 from clockwork.schema.activity import EventsDocument, MinutesDocument, render_counts, render_event
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, KEY_SCHEMA, TOPIC_SCHEMA, client_id_of, key_of, topic_of
 
@@ -80,7 +79,9 @@ _EVENTS: Final = (
 )
 _MINUTES: Final = (
     Parameter(name="from", description="From this time on; by default the last hour.", schema=TIME, parse=time_of),
-    Parameter(name="to", description="Before this time; by default now.", schema=TIME, parse=time_of),
+    Parameter(
+        name="to", description="Before this time; by default up to the present minute.", schema=TIME, parse=time_of
+    ),
     Parameter(
         name="stepMs",
         description=f"Length of a step, a multiple of {MINUTE_MS}.",
@@ -114,6 +115,7 @@ class ActivityHandlers:
             "creates and deliveries are sampled: such an event says how many it stands for."
         ),
         parameters=_EVENTS,
+        polled=True,
         answers={200: Answer(description="Some events.", model=EventsDocument), 501: EVENTS_OFF, **KEYED_CALL},
     )
     async def events(self, request: web.Request) -> web.Response:
@@ -149,6 +151,7 @@ class ActivityHandlers:
             "metrics are what alerts should rely on."
         ),
         parameters=_MINUTES,
+        polled=True,
         answers={200: Answer(description="The counts.", model=MinutesDocument), 501: EVENTS_OFF, **KEYED_CALL},
     )
     async def minutes(self, request: web.Request) -> web.Response:
@@ -157,22 +160,19 @@ class ActivityHandlers:
         tail = self._tail()
         given = read_query(request, _MINUTES)
         now_ms = self.now_ms()
-        to_ms = given.get("to", now_ms)
+        # The end of the present minute rather than now: the answer is then the same until there is another minute to tell.
+        to_ms = given.get("to", (now_ms // MINUTE_MS + 1) * MINUTE_MS)
         step_ms = given.get("stepMs", MINUTE_MS)
         from_ms = given.get("from", to_ms - _HOUR_MS) // MINUTE_MS * MINUTE_MS
         if not 0 < to_ms - from_ms <= STEPS_MAX * step_ms:
             raise InvalidInput([FieldError("from", f"should be before to, by at most {STEPS_MAX} steps")])
         from_ms = max(from_ms, (now_ms - MINUTES_BACK_MS) // MINUTE_MS * MINUTE_MS)
         topic = given.get("topic")
-        whole = Right.ADMIN in principal.rights or principal.topics.all
+        whole = sees_all_topics(principal)
         if topic is not None and not whole and not principal.topics.cover(topic):
             raise Forbidden("topic is not covered by this key.", [FieldError("topic", "is not covered by this key")])
-
-        def covers(name: Topic) -> bool:
-            return whole or (name != OTHER_TOPICS and principal.topics.cover(name))
-
-        page = await tail.minutes(covers, from_ms=from_ms, to_ms=to_ms, step_ms=step_ms, topic=topic)
-        by_topic = largest_topics(totals(page.steps).items())
+        page = await tail.minutes(covered_topics(principal), from_ms=from_ms, to_ms=to_ms, step_ms=step_ms, topic=topic)
+        by_topic = largest_topics(page.topics.items())
         others = by_topic.pop(OTHER_TOPICS, None)
         document = {
             "from": from_ms,
@@ -183,6 +183,9 @@ class ActivityHandlers:
             "minutes": [_step(at_ms, step, whole=whole) for at_ms, step in page.steps.items()],
             "topics": [{"topic": name, **render_counts(counts)} for name, counts in by_topic.items()],
         }
+        document["waiting"] = [
+            {"topic": name, "since": wait.since_ms, "reason": wait.reason} for name, wait in page.waits.items()
+        ]
         document |= {} if page.kept_from_ms is None else {"keptFrom": page.kept_from_ms}
         document |= {} if others is None or not whole else {"otherTopics": render_counts(others)}
         return json_response(document)
@@ -194,9 +197,21 @@ class ActivityHandlers:
         return self.tail
 
 
-def _step(at_ms: int, step: MinuteCounts, *, whole: bool) -> dict[str, object]:
+def sees_all_topics(principal: Principal) -> bool:
+    """True if the principal may see the counts of every topic."""
+    return Right.ADMIN in principal.rights or principal.topics.all
+
+
+def covered_topics(principal: Principal) -> Callable[[Topic], bool]:
+    """True for the topics of which the principal may see the counts."""
+    if sees_all_topics(principal):
+        return lambda _: True
+    return lambda name: name != OTHER_TOPICS and principal.topics.cover(name)
+
+
+def _step(at_ms: int, step: Step, *, whole: bool) -> dict[str, object]:
     health = {"processes": step.processes, "loopLagMs": step.loop_lag_ms} if whole else {}
-    return {"at": at_ms, **render_counts(summed(step)), **health}
+    return {"at": at_ms, **render_counts(step.counts), **health}
 
 
 def _filter(principal: Principal, given: Mapping[str, object]) -> Callable[[Event], bool]:

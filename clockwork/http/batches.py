@@ -5,7 +5,7 @@ An error in the envelope refuses the whole; an error in an item is that item's r
 single request for its stored part (256 KiB of data and headers); its JSON is bounded by the body's limit.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -14,15 +14,18 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.activity import BatchKind
 from clockwork.domain.names import BATCH_ITEMS_MAX, LOOK_UP_ITEMS_MAX
 from clockwork.domain.record import TRACEPARENT
+from clockwork.domain.schedule import ClientId
 from clockwork.errors import InvalidInput
 from clockwork.http import query as queries
+from clockwork.http.actions import BatchRecord
 from clockwork.http.body import body_of, single_header
 from clockwork.http.responses import json_list_response, problem_of
 from clockwork.http.routes import CALL_WITH_BODY, MANY, READ_UNITS, Answer, PageReads, route
 from clockwork.requests.results import CancelResult, ChangeResult, Created, CreateResult, Declined, ScheduleView
-from clockwork.requests.service import RequestService
+from clockwork.requests.service import ActedItem, RequestService
 from clockwork.schema import problems
 from clockwork.schema.batch import (
     BatchDocument,
@@ -31,6 +34,7 @@ from clockwork.schema.batch import (
     FireManyForm,
     GetManyForm,
     RetryManyForm,
+    read_actions,
     read_few,
     read_fire_item,
     read_items,
@@ -90,8 +94,10 @@ class BatchHandlers:
         answers=_ANSWERS,
     )
     async def cancel(self, request: web.Request) -> web.Response:
-        items = await self._read(request, read_key)
-        return await batch_response(await self.requests.cancel_batch(principal_of(request), items))
+        items, reason = await self._read_actions(request, read_key)
+        results = await self.requests.cancel_batch(principal_of(request), items)
+        clients = (item if isinstance(item, InvalidInput) else item[0] for item in items)
+        return await self._acted(request, "batch_cancelled", results, clients, reason)
 
     @route(
         "POST",
@@ -104,8 +110,9 @@ class BatchHandlers:
         answers=_ANSWERS,
     )
     async def fire(self, request: web.Request) -> web.Response:
-        items = await self._read(request, read_fire_item)
-        return await batch_response(await self.requests.fire_batch(principal_of(request), items))
+        items, reason = await self._read_actions(request, read_fire_item)
+        results = await self.requests.fire_batch(principal_of(request), items)
+        return await self._acted(request, "batch_fired", results, _clients_of(items), reason)
 
     @route(
         "POST",
@@ -122,8 +129,9 @@ class BatchHandlers:
     )
     async def retry(self, request: web.Request) -> web.Response:
         read = partial(read_retry_item, cluster=self.cluster, now_ms=self.requests.context.clock.now_ms())
-        items = await self._read(request, read)
-        return await batch_response(await self.requests.retry_batch(principal_of(request), items), retry=True)
+        items, reason = await self._read_actions(request, read)
+        results = await self.requests.retry_batch(principal_of(request), items)
+        return await self._acted(request, "batch_retried", results, _clients_of(items), reason)
 
     @route(
         "POST",
@@ -149,24 +157,50 @@ class BatchHandlers:
         detail = queries.take_detail(queries.read_query(request, (queries.FIELDS, queries.DATA_AS)))
         body = await body_of(request, bytes_max=LOOK_UP_BYTES_MAX)
         items = await read_json(body, partial(read_few, read=read_key))
-        return await batch_response(await self.requests.find_batch(principal_of(request), items), detail)
+        return await batch_response(await self.requests.find_many(principal_of(request), items), detail)
+
+    async def _acted(
+        self,
+        request: web.Request,
+        kind: BatchKind,
+        results: Sequence["_Result | Exception"],
+        clients: Iterable[ClientId | InvalidInput],
+        reason: str | None,
+    ) -> web.Response:
+        """The answer to a batch of actions, which is recorded as a whole."""
+        recorded = BatchRecord(request, self.requests.context.telemetry, kind, reason=reason)
+        documents = _documents(results, WHOLE, retry=kind == "batch_retried")
+        response = await json_list_response("results", recorded.counted(documents))
+        recorded.finish(clients)
+        return response
+
+    async def _read_actions(
+        self, request: web.Request, read: Callable[[Any], _T]
+    ) -> tuple[list[_T | InvalidInput], str | None]:
+        body = await body_of(request, bytes_max=self.body_bytes_max)
+        return await read_json(body, partial(read_actions, read=read))
 
     async def _read(self, request: web.Request, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
         body = await body_of(request, bytes_max=self.body_bytes_max)
         return await read_json(body, partial(read_items, read=read))
 
 
+def _clients_of(items: Sequence[ActedItem | InvalidInput]) -> Iterator[ClientId | InvalidInput]:
+    return (item if isinstance(item, InvalidInput) else item.client_id for item in items)
+
+
 _Result = CreateResult | CancelResult | ChangeResult | ScheduleView
 
 
-async def batch_response(
-    results: Sequence[_Result | Exception], detail: Detail = WHOLE, *, retry: bool = False
-) -> web.Response:
-    """One result for each item, in their order. `retry`: the items were retries of failed schedules."""
-    return await json_list_response("results", _documents(results, detail, retry=retry))
+async def batch_response(results: Sequence[_Result | Exception], detail: Detail = WHOLE) -> web.Response:
+    """One result for each item, in their order."""
+    return await json_list_response("results", _documents(results, detail))
 
 
-def _documents(results: Sequence[_Result | Exception], detail: Detail, *, retry: bool) -> Iterator[dict[str, Any]]:
+def _documents(
+    results: Sequence[_Result | Exception], detail: Detail, *, retry: bool = False
+) -> Iterator[dict[str, Any]]:
+    """`retry`: the items were retries of failed schedules."""
     for result in results:
         if isinstance(result, Exception):
             yield problem_of(result).document()

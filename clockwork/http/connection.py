@@ -141,6 +141,11 @@ class Connection(web.RequestHandler):
         # The timer runs on past this call: the transport sends what it still holds by itself, and a client that never reads
         # would keep it for good, since closing waits for it as well.
         self._send_timer = self._after(self._connections.settings.send_timeout_ms, self._answer_is_late)
+        if not resp.prepared:
+            # An answer from outside of the application has no other place to be told so: caches may keep a 414 or a 501,
+            # and aiohttp would name its version and Python's. The application takes the name off.
+            resp.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+            resp.headers.setdefault(hdrs.SERVER, "clockwork")
         finished = await super().finish_response(request, resp, start_time)
         if self._half_closed and not self._messages:
             self.close()
@@ -235,6 +240,7 @@ def _answer_and_close(transport: asyncio.Transport, problem: Problem) -> None:
         hdrs.CONTENT_TYPE: problems.MEDIA_TYPE,
         hdrs.CONTENT_LENGTH: str(len(body)),
         hdrs.CONNECTION: "close",
+        hdrs.CACHE_CONTROL: "no-store",
         **problem.headers,
     }
     lines = [f"HTTP/1.1 {problem.status.value} {problem.status.phrase}", *(f"{n}: {v}" for n, v in headers.items())]

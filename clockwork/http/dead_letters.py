@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
@@ -11,12 +11,14 @@ from typing import Any, Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.activity import BatchKind
 from clockwork.domain.dead_letters import LetterName
 from clockwork.domain.destination import Topic
 from clockwork.domain.names import BATCH_ITEMS_MAX
 from clockwork.domain.rights import LOOK, Principal, Right, authorize_any, sees_client
 from clockwork.errors import FieldError, Forbidden, InvalidInput
 from clockwork.http import query as queries
+from clockwork.http.actions import BatchRecord
 from clockwork.http.body import Refusal, body_of, path_parameter
 from clockwork.http.responses import json_list_response, json_response, problem_of
 from clockwork.http.routes import (
@@ -36,14 +38,19 @@ from clockwork.operations.dead_letters import (
     DeadLetterView,
     Discarded,
     DiscardResult,
+    Item,
     LetterBatches,
+    LetterNotFound,
+    NotDiscardable,
     NotOpen,
     RetryResult,
 )
+from clockwork.requests.jobs.results import JobNotFound, JobRefused, JobVersionDiffers, RunAccepted, RunAlreadyAccepted
 from clockwork.requests.results import Declined, NotFound, Status
 from clockwork.schema import json as json_body
 from clockwork.schema import problems
 from clockwork.schema.dead_letter import DeadLetterDocument, DeadLettersDocument
+from clockwork.schema.job_render import of_job_declined, render_run
 from clockwork.schema.json import read_json
 from clockwork.schema.letter_batches import DiscardsDocument, LetterRetriesDocument, LettersForm, read_letters
 from clockwork.schema.problems import Problem
@@ -82,11 +89,12 @@ class LetterHandlers:
             "short, or empty, before the end. Shows for "
             "each letter the present schedule under its key. An open letter's schedule is armed again by "
             "`POST /schedule/{clientId}/{scheduleKey}/retry` with its `version` in `If-Match`. One with a `jobId` is of a "
-            "run of a recurring job: `POST /jobs/{clientId}/{jobId}/run-now` with the letter's data and the `requestId` "
-            "`dead-letter-<deliveryId>` runs it again, once."
+            "run of a recurring job: `POST /admin/dead-letters/retry`, or `POST /jobs/{clientId}/{jobId}/run-now` with the "
+            "letter's data and the `requestId` `dead-letter-<deliveryId>`, runs it again, once."
         ),
         parameters=(*queries.PAGING, _IN_TOPIC),
         reads=PageReads(call="dead_letters"),
+        polled=True,
         answers={
             200: Answer(description="A page.", model=DeadLettersDocument, headers=(READ_UNITS,)),
             **OPERATOR_CALL,
@@ -143,7 +151,8 @@ class LetterHandlers:
             "They are then no longer open. The letters stay in their topic until its retention ends, and their schedules "
             "are `failed` as before. Each succeeds or fails alone: only while its schedule is failed with this very "
             "delivery; the same batch again changes nothing. A retry of the schedule arms it all the same, and takes the "
-            "mark off. Needs the right `operate`."
+            "mark off. A letter of a run of a job (`jobId`) is not discarded, and its item is `409`: it closes by itself "
+            "when the retention of the job's log ends. Needs the right `operate`."
         ),
         request=LettersForm,
         answers={
@@ -153,9 +162,10 @@ class LetterHandlers:
         },
     )
     async def discard(self, request: web.Request) -> web.Response:
-        items = await self._read(request)
+        items, reason = await self._read(request)
         results = await self.batches.discard(principal_of(request), items)
-        return await json_list_response("results", map(_discard_result, items, results))
+        documents = map(_discard_result, items, results)
+        return await self._acted(request, "batch_discarded", documents, items, reason)
 
     @route(
         "POST",
@@ -165,8 +175,10 @@ class LetterHandlers:
         summary=f"Retry up to {BATCH_ITEMS_MAX:,} dead letters",
         description=(
             "Arms their schedules again, due now. Each succeeds or fails alone: only while its schedule is failed with this "
-            "very delivery, so that the same batch again arms none twice. Not for letters of runs of jobs, which are run "
-            "again by `POST /jobs/{clientId}/{jobId}/run-now`. Needs the right `operate` or `create`."
+            "very delivery, so that the same batch again arms none twice. A letter of a run of a job, named by `jobId`, "
+            "`deliveryId` and its place, is run again by hand with the letter's data, once: the same as "
+            "`POST /jobs/{clientId}/{jobId}/run-now` with it. Needs the right `operate` or `create`, for runs of jobs "
+            "`create`."
         ),
         request=LettersForm,
         answers={
@@ -176,10 +188,24 @@ class LetterHandlers:
         },
     )
     async def retry(self, request: web.Request) -> web.Response:
-        results = await self.batches.retry(principal_of(request), await self._read(request))
-        return await json_list_response("results", map(_retry_result, results))
+        items, reason = await self._read(request)
+        results = await self.batches.retry(principal_of(request), items)
+        return await self._acted(request, "batch_retried", map(_retry_result, results), items, reason)
 
-    async def _read(self, request: web.Request) -> Sequence[LetterName | InvalidInput]:
+    async def _acted(
+        self,
+        request: web.Request,
+        kind: BatchKind,
+        results: Iterable[Mapping[str, Any]],
+        items: Sequence[Item],
+        reason: str | None,
+    ) -> web.Response:
+        recorded = BatchRecord(request, self.batches.requests.context.telemetry, kind, reason=reason)
+        response = await json_list_response("results", recorded.counted(results))
+        recorded.finish(item if isinstance(item, InvalidInput) else item.client_id for item in items)
+        return response
+
+    async def _read(self, request: web.Request) -> tuple[Sequence[Item], str | None]:
         return await read_json(await body_of(request, bytes_max=self.body_bytes_max), read_letters)
 
     def _topic(self, given: Mapping[str, Any]) -> Topic | None:
@@ -198,7 +224,7 @@ class LetterHandlers:
         return start
 
 
-def _discard_result(item: LetterName | InvalidInput, result: DiscardResult | Exception) -> dict[str, Any]:
+def _discard_result(item: Item, result: DiscardResult | Exception) -> dict[str, Any]:
     match result:
         case Discarded(at_ms) if isinstance(item, LetterName):
             names = {"clientId": item.client_id, "scheduleKey": item.schedule_key, "deliveryId": item.delivery_id}
@@ -207,16 +233,27 @@ def _discard_result(item: LetterName | InvalidInput, result: DiscardResult | Exc
             return problems.schedule_not_found().document()
         case NotOpen() as other:
             return letter_not_open(other).document()
+        case NotDiscardable():
+            return letter_of_run().document()
         case Exception() as error:
             return problem_of(error).document()
     raise AssertionError("an item without its name has an error")
 
 
 def _retry_result(result: RetryResult | Exception) -> dict[str, Any]:
-    if isinstance(result, NotOpen):
-        return letter_not_open(result).document()
-    if isinstance(result, Exception):
-        return problem_of(result).document()
+    match result:
+        case Exception():
+            return problem_of(result).document()
+        case NotOpen():
+            return letter_not_open(result).document()
+        case LetterNotFound():
+            return letter_not_found().document()
+        case RunAccepted(run=run):
+            return {"status": HTTPStatus.CREATED.value, "run": render_run(run)}
+        case RunAlreadyAccepted(run=run):
+            return {"status": HTTPStatus.OK.value, "run": render_run(run)}
+        case JobNotFound() | JobVersionDiffers() | JobRefused():
+            return of_job_declined(result).document()
     if isinstance(result, Declined):
         return problems.of_declined(result, retry=True).document()
     return {"status": HTTPStatus.OK.value, "schedule": render_schedule(result.view)}
@@ -227,6 +264,17 @@ def letter_not_found() -> Problem:
         "dead-letter-not-found",
         "There is no such dead letter",
         "There is none at this offset, or its retention has ended.",
+    )
+
+
+def letter_of_run() -> Problem:
+    """The refusal to discard a letter of a run of a job."""
+    return Problem(
+        status=HTTPStatus.CONFLICT,
+        kind="dead-letter-of-run",
+        title="The dead letter is of a run of a job",
+        detail="It is not discarded: it closes when the retention of the job's log ends, or the run is run again. Nothing "
+        "was done.",
     )
 
 
@@ -266,7 +314,7 @@ def document_of(view: DeadLetterView, principal: Principal) -> dict[str, Any]:
         "version": present.version if present is not None else None,
     }
     document = {
-        "deadLetterTopic": view.lies_in,
+        "deadLetterTopic": view.topic,
         "partition": letter.receipt.kafka_partition,
         "offset": letter.receipt.offset,
         "at": letter.receipt.at_ms,

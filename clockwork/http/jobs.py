@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -12,12 +12,13 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from clockwork.access.gate import principal_of
-from clockwork.domain.jobs.job import BackfillRequest, Heartbeat, JobName, JobStatus, RunNow, RunReport
+from clockwork.concurrency import Turns
+from clockwork.domain.jobs.job import BackfillRequest, CompletionReport, Heartbeat, JobName, JobStatus, RunNow
 from clockwork.domain.position import Position
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.rights import Right, authorize
 from clockwork.domain.run import JobId
-from clockwork.domain.triggers.preview import TIMES_MAX
+from clockwork.domain.triggers.preview import TIMES_MAX, FireTime, Preview
 from clockwork.errors import InvalidInput
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, body_of, names_in_path, path_parameter, single_header
@@ -37,18 +38,20 @@ from clockwork.http.schedules import CONDITIONS, ONE_SCHEDULE_BYTES_MAX, conditi
 from clockwork.requests.jobs.listing import JobQuery
 from clockwork.requests.jobs.log import LogQuery
 from clockwork.requests.jobs.results import (
+    JobAlreadyCreated,
+    JobChanged,
     JobChangeResult,
     JobCreated,
-    JobDone,
     JobNotFound,
     JobRefused,
-    JobRepeated,
+    JobUnchanged,
     JobVersionDiffers,
     JobView,
     RunAccepted,
+    RunAlreadyAccepted,
+    RunAlreadyClosed,
     RunClosed,
-    RunGoesOn,
-    RunRepeated,
+    RunExtended,
     RunResult,
     RunStatus,
 )
@@ -109,6 +112,11 @@ from clockwork.schema.schedule import CLIENT_ID_SCHEMA, client_id_of, topic_of
 
 ONE: Final = "/jobs/{clientId}/{jobId}"
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+PREVIEWS_AT_ONCE: Final = 2
+"""Previews that are computed at once. A hundred fire times of a rare date take seconds of a thread, and with it of the event
+loop: both run Python. Any key may ask for them, and all that goes to a thread shares a few."""
+PREVIEWS_WAITING_MAX: Final = 16
+PREVIEW_AGAIN_S: Final = 2
 
 _Read = TypeVar("_Read")
 _Name = TypeVar("_Name")
@@ -231,6 +239,14 @@ class JobHandlers:
     jobs: JobService
     cluster: str
     body_bytes_max: int
+    _previews: Turns = field(
+        default_factory=lambda: Turns(
+            "previews",
+            at_once=PREVIEWS_AT_ONCE,
+            waiting_max=PREVIEWS_WAITING_MAX,
+            retry_after_s=PREVIEW_AGAIN_S,
+        )
+    )
 
     # --- one job
 
@@ -264,7 +280,7 @@ class JobHandlers:
                 location = f"/jobs/{new.client_id}/{quote(new.job_id, safe='')}"
                 headers = {hdrs.LOCATION: location, **problems.rate_limit_headers(limits)}
                 return _shown(view, HTTPStatus.CREATED, headers)
-            case JobRepeated(view, limits):
+            case JobAlreadyCreated(view, limits):
                 return _shown(view, headers=problems.rate_limit_headers(limits))
             case JobRefused():
                 raise Refusal(of_job_declined(result))
@@ -298,7 +314,7 @@ class JobHandlers:
         times = None
         if "next" in given:
             preview = next_times(view, given["next"], now_ms=self._now_ms())
-            times = [] if preview is None else await asyncio.to_thread(preview.times)
+            times = [] if preview is None else await self._times(preview)
         return json_response(render_job(view, times), headers=_etag(view))
 
     @route(
@@ -471,9 +487,11 @@ class JobHandlers:
         query = LogQuery(from_ms=given.get("from"), to_ms=given.get("to"), status=given.get("status"))
         of = {"logs of": [name.client_id, name.job_id], **given}
         last = queries.decode_cursor(cursor, of)
-        page = _of_known_job(await self.jobs.logs(principal_of(request), name, query, last=last, limit=limit))
+        page = _of_known_job(
+            await self.jobs.list_runs(principal_of(request), name, query, newest_position=last, limit=limit)
+        )
         documents = (render_run(each) for each in page.runs)
-        return await json_list_response("runs", documents, cursor=queries.encode_cursor(page.next_last, of))
+        return await json_list_response("runs", documents, cursor=queries.encode_cursor(page.next_from, of))
 
     @route(
         "GET",
@@ -490,7 +508,7 @@ class JobHandlers:
     )
     async def run(self, request: web.Request) -> web.Response:
         name, run_id = self._covered(request, Right.READ), path_parameter(request, "runId", run_id_of)
-        found = _of_known_job(await self.jobs.run(principal_of(request), name, run_id))
+        found = _of_known_job(await self.jobs.find_run(principal_of(request), name, run_id))
         if found is None:
             raise Refusal(run_not_found())
         return json_response(render_run(found))
@@ -598,6 +616,7 @@ class JobHandlers:
         summary="List a client's jobs",
         description="In the order of their ids. A job that was created a few seconds ago may be missing.",
         parameters=_LIST_PARAMETERS,
+        polled=True,
         answers={200: Answer(description="A page.", model=JobsDocument), **_WITHOUT_BODY},
     )
     async def list(self, request: web.Request) -> web.Response:
@@ -632,15 +651,22 @@ class JobHandlers:
     )
     async def preview(self, request: web.Request) -> web.Response:
         self.jobs.check_on()
-        preview = await self._read(request, partial(read_preview, now_ms=self._now_ms()))
+        body, now_ms = await self._body(request), self._now_ms()
+        async with self._previews.one():
+            preview = await asyncio.to_thread(lambda: read_preview(parse(body), now_ms=now_ms))
         preview = await self.jobs.resolve(principal_of(request), preview)
-        times = await asyncio.to_thread(preview.times)
+        times = await self._times(preview)
         return await json_list_response("times", map(fire_time_document, times))
 
     # --- within
 
     def _now_ms(self) -> int:
         return self.jobs.context.clock.now_ms()
+
+    async def _times(self, preview: Preview) -> Sequence[FireTime]:
+        """Raises: TooManyRequests."""
+        async with self._previews.one():
+            return await asyncio.to_thread(preview.times)
 
     def _covered(self, request: web.Request, right: Right) -> JobName:
         """The job that the path names. Raises: JobsOff, InvalidInput; Forbidden (the caller does not have the right for its
@@ -650,7 +676,7 @@ class JobHandlers:
         authorize(principal_of(request), right, client_id)
         return JobName(client_id, job_id)
 
-    async def _report(self, request: web.Request, read: Callable[[Any], RunReport | Heartbeat]) -> web.Response:
+    async def _report(self, request: web.Request, read: Callable[[Any], CompletionReport | Heartbeat]) -> web.Response:
         name = self._covered(request, Right.COMPLETE)
         try:
             run_id = path_parameter(request, "runId", run_id_of)
@@ -660,9 +686,9 @@ class JobHandlers:
         report = await self._read_if_any(request, read)
         result = await self.jobs.report_run(principal_of(request), name, run_id, report)
         match result:
-            case RunClosed(run):
+            case RunClosed(run) | RunAlreadyClosed(run):
                 return json_response(render_run(run))
-            case RunGoesOn():
+            case RunExtended():
                 return json_response(render_heartbeat(result))
             case _:
                 raise Refusal(of_run_declined(result))
@@ -680,8 +706,11 @@ class JobHandlers:
     async def _read(self, request: web.Request, read: Callable[[Any], _Read]) -> _Read:
         """The request's body as `read` takes it, in a thread: the first use of a time zone takes tens of milliseconds, and
         the search for a rare date as long, in which the event loop would send no heartbeat."""
-        body = await body_of(request, bytes_max=min(self.body_bytes_max, ONE_SCHEDULE_BYTES_MAX))
+        body = await self._body(request)
         return await asyncio.to_thread(lambda: read(parse(body)))
+
+    async def _body(self, request: web.Request) -> bytes:
+        return await body_of(request, bytes_max=min(self.body_bytes_max, ONE_SCHEDULE_BYTES_MAX))
 
 
 def _of_known_job(found: _Found | JobNotFound) -> _Found:
@@ -690,14 +719,14 @@ def _of_known_job(found: _Found | JobNotFound) -> _Found:
     return found
 
 
-def _accepted(result: RunResult) -> RunAccepted | RunRepeated:
-    if not isinstance(result, RunAccepted | RunRepeated):
+def _accepted(result: RunResult) -> RunAccepted | RunAlreadyAccepted:
+    if not isinstance(result, RunAccepted | RunAlreadyAccepted):
         raise Refusal(of_job_declined(result))
     return result
 
 
 def _answer(result: JobChangeResult) -> web.Response:
-    if not isinstance(result, JobDone):
+    if not isinstance(result, JobChanged | JobUnchanged):
         raise Refusal(of_job_declined(result))
     return _shown(result.view)
 

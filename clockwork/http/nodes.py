@@ -1,6 +1,5 @@
 """GET /admin/nodes and GET /clients: who works, and for whom."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -8,17 +7,14 @@ from typing import Any, Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.registry import DAY_MS, KnownClient, ProcessReport
 from clockwork.domain.rights import Right, authorize_any
-from clockwork.domain.seen import DAY_MS, ProcessReport, SeenClient
 from clockwork.http.responses import json_list_response, json_response
 from clockwork.http.routes import ACTIVITY, ADMIN, ADMIN_CALL, KEYED_CALL, READ_UNITS, Answer, PageReads, route
+from clockwork.operations.clients import CLIENTS_MAX, ClientDirectory
 from clockwork.operations.nodes import NodeSurvey, NodesView
-from clockwork.ports.seen import SeenStore
 from clockwork.schema.nodes import ClientsDocument, NodesDocument
 
-CLIENTS_MAX: Final = 10_000
-"""Clients that are looked at for one answer: some 100 read units at most."""
-CLIENTS_SHARED_S: Final = 60.0
 NODES_SHARED_S: Final = 5.0
 
 
@@ -41,6 +37,7 @@ class NodeHandlers:
             "is gone; its report stays for a day. The answer is up to 5 seconds old."
         ),
         reads=PageReads(call="nodes", shared_s=NODES_SHARED_S),
+        polled=True,
         answers={200: Answer(description="The processes.", model=NodesDocument, headers=(READ_UNITS,)), **ADMIN_CALL},
     )
     async def list(self, request: web.Request) -> web.Response:
@@ -60,8 +57,7 @@ class NodeHandlers:
 class ClientHandlers:
     """The call about clients."""
 
-    seen: SeenStore
-    now_ms: Callable[[], int]
+    directory: ClientDirectory
 
     @route(
         "GET",
@@ -73,15 +69,16 @@ class ClientHandlers:
             "The covered clients that have created something, with the days (UTC) of their first and last create that was "
             f"noted; of {CLIENTS_MAX:,} at most. The answer is up to a minute old."
         ),
-        reads=PageReads(call="clients", shared_s=CLIENTS_SHARED_S),
+        reads=PageReads(call="clients", shared_s=1.0),
+        polled=True,
         answers={200: Answer(description="The clients.", model=ClientsDocument, headers=(READ_UNITS,)), **KEYED_CALL},
     )
     async def list(self, request: web.Request) -> web.Response:
         principal = principal_of(request)
         authorize_any(principal, [Right.READ])
-        page = await self.seen.list_clients(clients_max=CLIENTS_MAX)
-        covered = (_client(each) for each in page.clients if principal.clients.cover(each.client_id))
-        return await json_list_response("clients", covered, complete=page.complete, asOf=self.now_ms())
+        known = await self.directory.list()
+        covered = (_client(each) for each in known.clients if principal.clients.cover(each.client_id))
+        return await json_list_response("clients", covered, complete=known.complete, asOf=known.as_of_ms)
 
 
 def _document_of(view: NodesView, report: ProcessReport) -> dict[str, Any]:
@@ -108,7 +105,7 @@ def _document_of(view: NodesView, report: ProcessReport) -> dict[str, Any]:
     return document | ({"member": report.process in view.members} if fires and view.members is not None else {})
 
 
-def _client(seen: SeenClient) -> dict[str, str]:
+def _client(seen: KnownClient) -> dict[str, str]:
     return {"clientId": seen.client_id, "firstDay": _day(seen.first_day), "lastDay": _day(seen.last_day)}
 
 

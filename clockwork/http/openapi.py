@@ -176,7 +176,11 @@ def _response(status: int, answer: Answer, examples: Mapping[str, Any]) -> dict[
             content["examples"] = _as_values(found)
         response["content"] = {answer.media_type: content}
     if answer.headers:
-        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in answer.headers}
+        response["headers"] = {
+            # Two kinds of one header: a component's name says which.
+            name.partition("-of-")[0]: {"$ref": f"#/components/headers/{name}"}
+            for name in answer.headers
+        }
     return response
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.activity import Action
 from clockwork.domain.destination import Topic
 from clockwork.domain.pauses import PauseKind, Pauses
 from clockwork.domain.rights import (
@@ -25,11 +26,22 @@ from clockwork.domain.rights import (
     sees_topic,
 )
 from clockwork.domain.schedule import ClientId
+from clockwork.http.actions import reason_of, record
 from clockwork.http.body import path_parameter
 from clockwork.http.dead_letters import LetterHandlers
 from clockwork.http.nodes import NodeHandlers
 from clockwork.http.responses import json_response
-from clockwork.http.routes import ADMIN, OPERATOR_CALL, Answer, Handler, add_routes, route
+from clockwork.http.routes import (
+    ADMIN,
+    CALL_WITH_BODY,
+    OPERATOR_CALL,
+    READ_UNITS,
+    Answer,
+    Handler,
+    PageReads,
+    add_routes,
+    route,
+)
 from clockwork.http.shards import ShardHandlers
 from clockwork.http.transfer import JobTransferHandlers, TransferHandlers
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder, LetterBatches
@@ -39,7 +51,9 @@ from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.service import RequestService
+from clockwork.schema.letter_batches import run_again
 from clockwork.schema.operations import PausesDocument
+from clockwork.schema.reason import ReasonForm
 from clockwork.schema.schedule import client_id_of, topic_of
 
 
@@ -60,7 +74,7 @@ def add_admin_routes(
 ) -> None:
     """All calls under /admin."""
     telemetry = requests.context.telemetry
-    batches = LetterBatches(requests=requests, discards=parts.discards)
+    batches = LetterBatches(requests=requests, letters=parts.letters, discards=parts.discards, run_again=run_again)
     letters = LetterHandlers(letters=parts.letters, batches=batches, body_bytes_max=body_bytes_max)
     shards = ShardHandlers(survey=parts.survey, telemetry=telemetry)
     nodes = NodeHandlers(nodes=parts.nodes)
@@ -112,7 +126,12 @@ class PauseHandlers:
             "Clients and topics whose schedules are held back: all for a key with the right `admin`; with `read` or "
             "`operate` those that it covers."
         ),
-        answers=_ANSWERS,
+        reads=PageReads(call="pauses"),
+        polled=True,
+        answers={
+            **_ANSWERS,
+            200: Answer(description="Paused clients and topics.", model=PausesDocument, headers=(READ_UNITS,)),
+        },
     )
     async def show(self, request: web.Request) -> web.Response:
         principal = principal_of(request)
@@ -126,13 +145,16 @@ class PauseHandlers:
         tag=ADMIN,
         summary="Pause the delivery of a client's schedules",
         description=_PAUSED,
-        answers=_ANSWERS,
+        request=ReasonForm,
+        request_required=False,
+        answers={**CALL_WITH_BODY, **_ANSWERS},
     )
     async def pause_client(self, request: web.Request) -> web.Response:
         principal, name = principal_of(request), _client(request)
         authorize_pausing(principal, client_id=name)
+        reason = await reason_of(request)
         pauses = await self.pausing.pause(PauseKind.CLIENT, name)
-        self.telemetry.action("paused", by=principal.name, client_id=ClientId(name))
+        record(self.telemetry, Action(kind="paused", by=principal.name, client_id=ClientId(name), reason=reason))
         return _pauses_response(pauses, principal)
 
     @route(
@@ -148,7 +170,7 @@ class PauseHandlers:
         principal, name = principal_of(request), _client(request)
         authorize_pausing(principal, client_id=name)
         pauses = await self.pausing.resume(PauseKind.CLIENT, name)
-        self.telemetry.action("resumed", by=principal.name, client_id=ClientId(name))
+        record(self.telemetry, Action(kind="resumed", by=principal.name, client_id=ClientId(name)))
         return _pauses_response(pauses, principal)
 
     @route(
@@ -158,13 +180,16 @@ class PauseHandlers:
         tag=ADMIN,
         summary="Pause the delivery to a topic",
         description=_PAUSED,
-        answers=_ANSWERS,
+        request=ReasonForm,
+        request_required=False,
+        answers={**CALL_WITH_BODY, **_ANSWERS},
     )
     async def pause_topic(self, request: web.Request) -> web.Response:
         principal, name = principal_of(request), _topic(request)
         authorize_pausing(principal, topic=name)
+        reason = await reason_of(request)
         pauses = await self.pausing.pause(PauseKind.TOPIC, name)
-        self.telemetry.action("paused", by=principal.name, topic=Topic(name))
+        record(self.telemetry, Action(kind="paused", by=principal.name, topic=Topic(name), reason=reason))
         return _pauses_response(pauses, principal)
 
     @route(
@@ -180,7 +205,7 @@ class PauseHandlers:
         principal, name = principal_of(request), _topic(request)
         authorize_pausing(principal, topic=name)
         pauses = await self.pausing.resume(PauseKind.TOPIC, name)
-        self.telemetry.action("resumed", by=principal.name, topic=Topic(name))
+        record(self.telemetry, Action(kind="resumed", by=principal.name, topic=Topic(name)))
         return _pauses_response(pauses, principal)
 
 

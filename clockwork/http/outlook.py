@@ -12,6 +12,7 @@ from clockwork.domain.rights import Principal, Right, authorize, authorize_any
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.http import query as queries
+from clockwork.http.activity import covered_topics
 from clockwork.http.body import Refusal, key_in_path
 from clockwork.http.responses import json_list_response, json_response
 from clockwork.http.routes import (
@@ -26,14 +27,14 @@ from clockwork.http.routes import (
     Parameter,
     route,
 )
-from clockwork.operations.forecast import Forecaster, ForecastQuery
+from clockwork.operations.activity import ActivityTail
+from clockwork.operations.forecast import Forecast, Forecaster, ForecastQuery, put_together
 from clockwork.requests.search import KeySearch
 from clockwork.requests.upcoming import Upcoming, UpcomingQuery
 from clockwork.requests.why import WhyReader
 from clockwork.schema import problems
 from clockwork.schema.outlook import ForecastDocument, FoundDocument, UpcomingDocument
-from clockwork.schema.outlook_render import SUMMARY, render_forecast, render_upcoming
-from clockwork.schema.render import render_schedule
+from clockwork.schema.outlook_render import render_forecast, render_found, render_upcoming
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, client_id_of, topic_of
 from clockwork.schema.why import WhyDocument
 from clockwork.schema.why_render import render_why
@@ -79,7 +80,10 @@ def _bucket_ms(text: str) -> int:
 
 _FORECAST_PARAMETERS: Final = (
     Parameter(
-        name="from", description="Beginning of the window; by default now.", schema=queries.TIME, parse=queries.time_of
+        name="from",
+        description="Beginning of the window; by default that of the present bucket, whose overdue rows are counted apart.",
+        schema=queries.TIME,
+        parse=queries.time_of,
     ),
     Parameter(
         name="to",
@@ -109,7 +113,7 @@ SEARCHED_BYTES_MAX: Final = CLIENT_CHARS_MAX + 1 + KEY_BYTES_MAX
 _SEARCH_PARAMETERS: Final = (
     Parameter(
         name="q",
-        description="`client/key`, or a key.",
+        description="`client/key`, a key, or a `deliveryId`.",
         schema={"type": "string", "minLength": 1, "maxLength": SEARCHED_BYTES_MAX},
         required=True,
         example="shop/order-1",
@@ -133,6 +137,8 @@ class OutlookHandlers:
     """The calls that only look."""
 
     parts: Outlook
+    tail: ActivityTail | None
+    """None: this cluster records no activity."""
 
     @route(
         "GET",
@@ -175,6 +181,7 @@ class OutlookHandlers:
         ),
         parameters=_UPCOMING_PARAMETERS,
         reads=PageReads(call="upcoming", shared_s=1.0),
+        polled=True,
         answers={200: Answer(description="A page.", model=UpcomingDocument, headers=(READ_UNITS,)), **KEYED_CALL},
     )
     async def upcoming(self, request: web.Request) -> web.Response:
@@ -211,10 +218,15 @@ class OutlookHandlers:
         description=(
             "Pending schedules, and next runs of jobs, of clients that the key covers, counted by their due times: exactly "
             "up to `exactTo`, estimated from samples behind it. What it reads is bounded. Equal requests within 10 s share "
-            "an answer, and answers may lag by a moment."
+            "an answer, and answers may lag by a moment. The next hour by minutes, for a key that covers every client, is "
+            "made once a minute by those that deliver, and costs nothing to look at: it may be two minutes old (`asOf`), "
+            "unless it is asked for with `Cache-Control: no-cache`. `mostDelivered` is a measure to compare it with: the "
+            "minute with the most deliveries of about a day, for covered topics, or for the one that is asked for. The "
+            "cluster may be able to do more; it had no cause to."
         ),
         parameters=_FORECAST_PARAMETERS,
         reads=PageReads(call="forecast", shared_s=10.0),
+        polled=True,
         answers={200: Answer(description="The forecast.", model=ForecastDocument, headers=(READ_UNITS,)), **KEYED_CALL},
     )
     async def forecast(self, request: web.Request) -> web.Response:
@@ -222,14 +234,15 @@ class OutlookHandlers:
         principal = principal_of(request)
         _authorize_reading(principal, given.get("clientId"))
         context = self.parts.forecaster.context
-        from_ms = given.get("from", context.clock.now_ms())
+        now_ms, bucket_ms = context.clock.now_ms(), given.get("bucketMs", BUCKET_MS)
+        from_ms = given.get("from", now_ms // bucket_ms * bucket_ms)
         query = ForecastQuery(
             from_ms=from_ms,
             to_ms=given.get("to", from_ms + WINDOW_MS),
-            bucket_ms=given.get("bucketMs", BUCKET_MS),
+            bucket_ms=bucket_ms,
             client_id=given.get("clientId"),
             topic=given.get("topic"),
-            with_overdue="from" not in given,
+            overdue_before_ms=None if "from" in given else now_ms,
         )
         if query.to_ms <= query.from_ms:
             raise InvalidInput([FieldError("to", "should be after the beginning of the window")])
@@ -237,22 +250,38 @@ class OutlookHandlers:
             raise InvalidInput(
                 [FieldError("bucketMs", f"makes {query.buckets} buckets; at most {BUCKETS_MAX} are shown")]
             )
-        async with context.deadline():
-            found = await self.parts.forecaster.forecast(query, principal.clients.cover)
-        return json_response(render_forecast(found))
+        usual = ForecastQuery(from_ms=from_ms, to_ms=from_ms + WINDOW_MS, bucket_ms=BUCKET_MS, overdue_before_ms=now_ms)
+        found = None
+        if query == usual and principal.clients.all and not queries.is_to_be_fresh(request):
+            found = self._recorded(from_ms)
+        if found is None:
+            async with context.deadline():
+                found = await self.parts.forecaster.forecast(query, principal.clients.cover)
+        busiest = None
+        if self.tail is not None and query.client_id is None:
+            busiest = await self.tail.busiest_minute(covered_topics(principal), topic=query.topic)
+        return json_response(render_forecast(found, busiest))
+
+    def _recorded(self, from_ms: int) -> Forecast | None:
+        """The forecast of the next hour that the processes have recorded; None: it has to be read."""
+        shards = self.parts.forecaster.context.settings.shards
+        recorded = None if self.tail is None else self.tail.recorded_forecasts(shards=shards)
+        return None if recorded is None else put_together(recorded, from_ms=from_ms)
 
     @route(
         "GET",
         "/search",
         name="searchSchedules",
         tag=MANY,
-        summary="Find a schedule by its key",
+        summary="Find a schedule by its key, or by a delivery",
         description=(
-            "`client/key`, or a key alone, which is looked for in every client that the key covers and that is known by "
-            "name, 200 at most."
+            "`client/key`; or a key alone, which is looked for in every client that is covered and known, 200 "
+            "at most; or a `deliveryId`, as records have it, which is looked for in the latest events, those that this node "
+            "has in memory. Known are the clients that the caller's rights name, and those that were seen to create "
+            "something, as they were up to a minute ago (`GET /clients`). `complete` says that no known client was left out."
         ),
         parameters=_SEARCH_PARAMETERS,
-        reads=PageReads(call="search"),
+        reads=PageReads(call="search", shared_s=1.0),
         answers={200: Answer(description="The findings.", model=FoundDocument, headers=(READ_UNITS,)), **KEYED_CALL},
     )
     async def search(self, request: web.Request) -> web.Response:
@@ -261,14 +290,7 @@ class OutlookHandlers:
         _authorize_reading(principal, None)
         async with self.parts.search.context.deadline() as deadline:
             found = await self.parts.search.search(text, principal.clients, deadline)
-        return json_response(
-            {
-                "q": text,
-                "results": [render_schedule(view, SUMMARY) for view in found.views],
-                "clientsLookedAt": found.clients_looked_at,
-                "complete": found.complete,
-            }
-        )
+        return json_response(render_found(text, found))
 
 
 def _authorize_reading(principal: Principal, client_id: ClientId | None) -> None:

@@ -3,12 +3,13 @@
 One bucket of read units for the process (`CLOCKWORK_UI_READ_UNITS_PER_SECOND`, ten seconds of it at once). What a request
 costs is known only when the store has answered. So a request begins if there is anything in the bucket, takes what the same
 call cost last time, and settles the difference at its end, maybe with a debt that later requests wait for (`429`). The cost
-of one request is bounded by its call.
+of one request is bounded by its call, and a few are under way at once; the others wait for their turn.
 
 Where the answer may lag, equal requests of equal rights within `shared_s` share one: five open pages cost no more than one.
 A request that comes while the first one is being answered waits for it. Sharing a call never shares a failure: if the first
 one fails, the next one asks for itself. Answers that never lag are not shared: the reader may have just changed what they
-show. Nor is the answer to a request with `Cache-Control: no-cache`: an export compares two of them.
+show. A request with `Cache-Control: no-cache` reads for itself, since an export compares two answers, and a page has just
+changed what it shows; the requests behind it get its answer, so that they show nothing older.
 """
 
 import asyncio
@@ -17,12 +18,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.gate import principal_of
 from clockwork.domain.rate import NS, Bucket, Rate
 from clockwork.errors import TooManyRequests
+from clockwork.http.query import is_to_be_fresh
 from clockwork.http.routes import READ_UNITS, PageReads, route_of
 from clockwork.ports.read_units import metered
 from clockwork.ports.telemetry import PageCall, Telemetry
@@ -30,6 +32,8 @@ from clockwork.ports.telemetry import PageCall, Telemetry
 PARTS: Final = 100
 """Tokens for a read unit: half a unit is DynamoDB's smallest price, a quarter that of a row."""
 BURST_S: Final = 10
+UNDER_WAY_MAX: Final = 16
+"""Requests that read at once: before the first of them ends, all begin on what is in the bucket."""
 SHARED_MAX: Final = 50
 """Shared answers that are kept."""
 SHARED_BYTES_MAX: Final = 1024 * 1024
@@ -57,6 +61,7 @@ class PageReadLimit:
         self._bucket = Bucket(rate=Rate(per_second=per_second, burst=per_second * BURST_S))
         self._telemetry = telemetry
         self._now_ns = now_ns or (lambda: int(asyncio.get_running_loop().time() * NS))
+        self._under_way = asyncio.Semaphore(UNDER_WAY_MAX)
         self._last_cost: dict[PageCall, int] = {}
         self._shared: dict[Hashable, _Shared] = {}
 
@@ -69,7 +74,7 @@ class PageReadLimit:
             reads = declared.reads if declared is not None else None
             if reads is None or (reads.only_summaries and request.query.get("fields") != "summary"):
                 return await handler(request)
-            if not reads.shared_s or "no-cache" in request.headers.get(hdrs.CACHE_CONTROL, ""):
+            if not reads.shared_s:
                 return await self._counted(request, handler, reads.call)
             return await self._shared_answer(request, handler, reads)
 
@@ -77,31 +82,35 @@ class PageReadLimit:
 
     async def _counted(self, request: web.Request, handler: Handler, call: PageCall) -> web.StreamResponse:
         """Raises: TooManyRequests."""
-        wait_ns = self._bucket.wait_ns(1, self._now_ns())
-        if wait_ns:
-            self._telemetry.limited("read_units")
-            raise TooManyRequests(
-                "The dashboard has used its read units (CLOCKWORK_UI_READ_UNITS_PER_SECOND).",
-                retry_after_s=math.ceil(wait_ns / NS),
-            )
-        expected = self._last_cost.get(call, 0)
-        self._bucket.take(expected, self._now_ns())
-        with metered() as meter:
-            try:
-                response = await handler(request)
-            finally:
-                cost = round(meter.units * PARTS)
-                self._last_cost[call] = cost
-                self._bucket.give_back(expected)
-                self._bucket.take(cost, self._now_ns())
-                self._telemetry.page_read(call, units=meter.units)
+        async with self._under_way:
+            wait_ns = self._bucket.wait_ns(1, self._now_ns())
+            if wait_ns:
+                self._telemetry.limited("read_units")
+                raise TooManyRequests(
+                    "The read units of lists, search and operators' calls are used up for now "
+                    "(CLOCKWORK_UI_READ_UNITS_PER_SECOND).",
+                    retry_after_s=math.ceil(wait_ns / NS),
+                )
+            expected = self._last_cost.get(call, 0)
+            self._bucket.take(expected, self._now_ns())
+            with metered() as meter:
+                try:
+                    response = await handler(request)
+                finally:
+                    cost = round(meter.units * PARTS)
+                    if cost:  # a request that was refused says nothing of the next one
+                        self._last_cost[call] = cost
+                    self._bucket.give_back(expected)
+                    self._bucket.take(cost, self._now_ns())
+                    self._telemetry.page_read(call, units=meter.units)
         response.headers[READ_UNITS] = _text(meter.units)
         return response
 
     async def _shared_answer(self, request: web.Request, handler: Handler, reads: PageReads) -> web.StreamResponse:
         key = (request.method, request.raw_path, replace(principal_of(request), name=""))
         loop = asyncio.get_running_loop()
-        while (known := self._shared.get(key)) is not None and known.ends_s > loop.time():
+        fresh = is_to_be_fresh(request)
+        while not fresh and (known := self._shared.get(key)) is not None and known.ends_s > loop.time():
             await known.over.wait()
             if known.body is not None:
                 headers = {READ_UNITS: _text(0)}

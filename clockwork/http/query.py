@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from clockwork.domain.names import KEY_BYTES_MAX
 from clockwork.domain.position import LAST, Position
@@ -30,6 +30,11 @@ _DIGEST_BYTES: Final = 8
 _POSITION_BYTES: Final = 16
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LIMIT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+def is_to_be_fresh(request: web.Request) -> bool:
+    """True if the caller wants no answer that was made for others."""
+    return "no-cache" in request.headers.get(hdrs.CACHE_CONTROL, "")
 
 
 def read_query(request: web.Request, parameters: Sequence[Parameter]) -> dict[str, Any]:

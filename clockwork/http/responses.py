@@ -43,7 +43,7 @@ _CALLERS_MISTAKES = (InvalidInput, Unauthenticated, Forbidden, TooManyRequests, 
 def json_response(
     document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    body = json_body.compact(_shown(document))
+    body = json_body.compact(_with_time_last(_shown(document)))
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
@@ -60,7 +60,7 @@ async def json_list_response(name: str, documents: Iterable[Mapping[str, Any]], 
             piece_bytes = piece_documents = 0
             await asyncio.sleep(0)
     head = json_body.compact({name: []})[:-2]
-    tail = json_body.compact(more)[1:]
+    tail = json_body.compact(_with_time_last(more))[1:]
     body = head + b",".join(parts) + (b"]," + tail if more else b"]}")
     return web.Response(body=body, content_type="application/json")
 
@@ -72,6 +72,13 @@ def problem_response(problem: Problem) -> web.Response:
         content_type=problems.MEDIA_TYPE,
         headers=problem.headers,
     )
+
+
+def _with_time_last(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document with `asOf` as its last member: an answer that differs in it alone is no news (`http.polls`)."""
+    if "asOf" not in document:
+        return document
+    return {**{name: value for name, value in document.items() if name != "asOf"}, "asOf": document["asOf"]}
 
 
 def _shown(document: Mapping[str, Any]) -> Mapping[str, Any]:

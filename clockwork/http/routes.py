@@ -10,13 +10,13 @@ and answers that tests saw (tests/unit/test_openapi_examples.py).
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
-from clockwork.domain.triggers.calendars import CALENDAR_NAME
+from clockwork.domain.triggers.exclusions import CALENDAR_NAME
 from clockwork.ports.telemetry import PageCall
 from clockwork.schema import problems
 from clockwork.schema.problems import InternalDocument, InvalidDocument, ProblemDocument
@@ -94,6 +94,8 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     reads: "PageReads | None" = None
     """None: its reads are not counted."""
+    polled: bool = False
+    """True if pages ask for it again and again: its answer has an `ETag`, and an unchanged one is 304 (`http.polls`)."""
     keyed: bool = True
     """True if it wants an API key where the service is run with keys."""
 
@@ -101,6 +103,11 @@ class Route:
 def route(method: str, path: str, **description: Any) -> Callable[[_Function], _Function]:
     """Declares the route of a handler. `description`: the other fields of `Route`."""
     declared = Route(method=method, path=path, **description)
+    if declared.polled:
+        ok = declared.answers[200]
+        tagged = {200: replace(ok, headers=(*ok.headers, CONTENT_TAG)), 304: _UNCHANGED}
+        parameters = (*declared.parameters, _IF_CHANGED)
+        declared = replace(declared, answers={**declared.answers, **tagged}, parameters=parameters)
 
     def declare(function: _Function) -> _Function:
         setattr(function, _DECLARED, declared)
@@ -135,12 +142,20 @@ def add_routes(
 
 # --- parts that many calls share
 
+CONTENT_TAG: Final = "ETag-of-content"
+"""The `ETag` of an answer to a poll."""
 HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ETag": {
         "description": "The version in quotes, for `If-Match`.",
         "required": True,
         "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
         "example": '"3"',
+    },
+    CONTENT_TAG: {
+        "description": "A tag of the content, for `If-None-Match` of the next poll. It leaves `asOf` out.",
+        "required": True,
+        "schema": {"type": "string", "pattern": '^W/"[0-9a-f]+"$'},
+        "example": 'W/"5b1c8d0a4f7e92633d1bb9aa"',
     },
     "Location": {
         "description": "The path of the schedule, job or calendar; of a login, the page to go to.",
@@ -185,6 +200,17 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 READ_UNITS: Final = "clockwork-read-units"
+_IF_CHANGED: Final = Parameter(
+    name="If-None-Match",
+    where="header",
+    description="The `ETag` of the answer before: if nothing but `asOf` has changed since, the answer is 304.",
+    schema={"type": "string"},
+)
+_UNCHANGED: Final = Answer(
+    description="Nothing but `asOf` has changed since the answer with this `ETag`; it may be shown as of now.",
+    media_type=None,
+    headers=(CONTENT_TAG,),
+)
 QUOTA_HEADERS: Final = ("RateLimit", "RateLimit-Policy")
 PATH_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "clientId": {

@@ -31,6 +31,7 @@ from clockwork.http.routes import (
     route,
 )
 from clockwork.requests.results import (
+    AlreadyCreated,
     CancelResult,
     ChangeResult,
     Created,
@@ -38,7 +39,6 @@ from clockwork.requests.results import (
     KeyTaken,
     NotFound,
     Refused,
-    Repeated,
     ScheduleView,
     VersionCondition,
     VersionDiffers,
@@ -333,7 +333,7 @@ def _created(result: CreateResult) -> web.Response:
             location = f"/schedule/{view.client_id}/{quote(view.schedule_key, safe='')}"
             headers = {hdrs.LOCATION: location, **problems.rate_limit_headers(limits)}
             return _shown(view, HTTPStatus.CREATED, headers)
-        case Repeated(view, limits):
+        case AlreadyCreated(view, limits):
             return _shown(view, headers=problems.rate_limit_headers(limits))
         case KeyTaken():
             raise Refusal(problems.of_declined(result))

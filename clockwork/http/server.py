@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.gate import Gate, authentication
-from clockwork.access.login import OidcLogin
+from clockwork.access.oidc_login import OidcLogin
 from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
@@ -20,11 +20,12 @@ from clockwork.http.calendars import CalendarHandlers
 from clockwork.http.connection import Connection, ConnectionCount
 from clockwork.http.jobs import JobHandlers
 from clockwork.http.lists import ListHandlers
-from clockwork.http.login import LoginHandlers
 from clockwork.http.node_pages import Metrics, NodePages, Pages, Readiness
 from clockwork.http.nodes import ClientHandlers
+from clockwork.http.oidc_login import OidcLoginHandlers
 from clockwork.http.outlook import Outlook, OutlookHandlers
 from clockwork.http.page_reads import PageReadLimit
+from clockwork.http.polls import answer_unchanged
 from clockwork.http.responses import problem_of, problem_response
 from clockwork.http.routes import add_routes
 from clockwork.http.same_origin import same_origin
@@ -32,7 +33,7 @@ from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.sessions import About, MeHandlers, SessionHandlers
 from clockwork.http.ui import UiPages
 from clockwork.operations.activity import ActivityTail
-from clockwork.ports.seen import SeenStore
+from clockwork.operations.clients import ClientDirectory
 from clockwork.ports.tracing import Tracer
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import ConnectionSettings, HttpSettings
@@ -63,7 +64,7 @@ def make_app(
     pages: Pages | None = None,
     admin: admin_calls.AdminParts | None = None,
     tail: ActivityTail | None = None,
-    seen: SeenStore | None = None,
+    clients: ClientDirectory | None = None,
     ui: UiPages | None = None,
     about: About | None = None,
     login: OidcLogin | None = None,
@@ -76,7 +77,7 @@ def make_app(
     pages: the node's own pages where several processes share the port; None: those of this process.
     admin: None leaves out the calls under /admin.
     tail: the latest activity; None: this cluster records none.
-    seen: None leaves out the list of clients.
+    clients: None leaves out the list of clients.
     ui: None leaves out the dashboard, and its sessions.
     about: the cluster, as callers are shown it.
     login: None leaves out the dashboard's logins at an issuer.
@@ -90,7 +91,7 @@ def make_app(
     admission = authentication(gate, telemetry)
     own_site, tracer = same_origin(settings), requests.context.tracer
     counted = PageReadLimit(settings.ui_read_units_per_second, telemetry).middleware()
-    around = [*tracing(tracer), _metered(telemetry), own_site, admission, counted]
+    around = [*tracing(tracer), _metered(telemetry), own_site, admission, answer_unchanged(), counted]
     app = web.Application(middlewares=around, client_max_size=0)
     app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
@@ -109,10 +110,10 @@ def make_app(
         activity = ActivityHandlers(tail=tail, now_ms=now_ms)
         for handlers in (schedules, batches, ListHandlers(requests=requests), jobs, calendars, activity):
             add_routes(app, handlers)
-        if seen is not None:
-            add_routes(app, ClientHandlers(seen=seen, now_ms=now_ms))
+        if clients is not None:
+            add_routes(app, ClientHandlers(directory=clients))
         if outlook is not None:
-            add_routes(app, OutlookHandlers(parts=outlook))
+            add_routes(app, OutlookHandlers(parts=outlook, tail=tail))
         if admin is not None:
             admin_calls.add_admin_routes(
                 app, admin, requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max
@@ -120,7 +121,7 @@ def make_app(
         add_routes(app, MeHandlers(about=about))
         if ui is not None:
             add_routes(app, SessionHandlers(about=about, gate=gate))
-            add_routes(app, LoginHandlers(settings=ui.settings, gate=gate, login=login))
+            add_routes(app, OidcLoginHandlers(settings=ui.settings, gate=gate, login=login))
             ui.add_to(app)
     add_routes(app, node)
     openapi.add_pages(app)

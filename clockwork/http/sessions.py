@@ -122,12 +122,12 @@ class SessionHandlers:
             raise Refusal(_not_by_key(self.about.auth))
         check_transport(request, sessions)
         key = await read_json(await body_of(request, bytes_max=LOGIN_BYTES_MAX), read_login)
-        with self.gate.refusals(request):
-            session, principal = sessions.begin_with_key(key)
+        with self.gate.counting_refusals(request):
+            session, principal = sessions.for_key(key)
         REDACTED.set(principal.redacted)
         response = json_response(self.about.document(principal, session))
         set_session(response, sessions, session)
-        sessions.begun(session)
+        sessions.log_begun(session)
         return response
 
     @route(

@@ -3,20 +3,26 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.activity import Action
 from clockwork.domain.ownership import NodeState
 from clockwork.domain.sharding import ShardId
+from clockwork.http.actions import reason_of, record
 from clockwork.http.body import Refusal, path_parameter
-from clockwork.http.routes import ADMIN, ADMIN_CALL, READ_UNITS, Answer, PageReads, problem, route
+from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, READ_UNITS, Answer, PageReads, problem, route
 from clockwork.operations.shards import FencedOwner, NoOwner, ShardAdmin, ShardView
 from clockwork.ports.telemetry import Telemetry
 from clockwork.schema import json as json_body
 from clockwork.schema.operations import FencedDocument, ShardsDocument
 from clockwork.schema.problems import Problem
+from clockwork.schema.reason import ReasonForm
+
+SHARDS_SHARED_S: Final = 5.0
+"""All shards cost about their number in read units. Pages ask every ten seconds: so twenty of them cost no more than two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +40,10 @@ class ShardHandlers:
         summary="All shards",
         description=(
             "Owner, progress and lag of each. Several shards have the same owner, and with it the same frontier. Equal "
-            "requests of one second share an answer, but for those with `Cache-Control: no-cache`."
+            "requests within five seconds share an answer, but for those with `Cache-Control: no-cache`."
         ),
-        reads=PageReads(call="shards", shared_s=1.0),
+        reads=PageReads(call="shards", shared_s=SHARDS_SHARED_S),
+        polled=True,
         answers={200: Answer(description="The shards.", model=ShardsDocument, headers=(READ_UNITS,)), **ADMIN_CALL},
     )
     async def list(self, request: web.Request) -> web.Response:
@@ -54,19 +61,24 @@ class ShardHandlers:
             "incarnation of the same process. Nothing is lost or sent twice. It does not move a shard to another node: stop "
             "the node for that. The same request again fences the next owner."
         ),
+        request=ReasonForm,
+        request_required=False,
         answers={
+            **CALL_WITH_BODY,
+            **ADMIN_CALL,
             200: Answer(description="The incarnation, fenced, and its shards.", model=FencedDocument),
             409: problem("The shard has no owner, so nothing was fenced."),
-            **ADMIN_CALL,
         },
     )
     async def fence(self, request: web.Request) -> web.Response:
         shard = path_parameter(request, "shard", _shard_below(self.survey.count))
+        reason = await reason_of(request)
         match await self.survey.fence(shard):
             case NoOwner():
                 raise Refusal(shard_not_owned(shard))
             case FencedOwner(owner=owner, shards=shards):
-                self.telemetry.action("fenced", by=principal_of(request).name, shard=shard)
+                by = principal_of(request).name
+                record(self.telemetry, Action(kind="fenced", by=by, shard=shard, number=len(shards), reason=reason))
                 return _json(_owner_members(owner) | {"incarnation": owner.incarnation, "shards": shards})
 
 

@@ -24,7 +24,7 @@ from clockwork.http.body import Refusal, body_of
 from clockwork.http.responses import json_list_response, json_response
 from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, JOBS_OFF, Answer, Parameter, problem, route
 from clockwork.operations.scan import SCAN_START, PendingScan, ScanCursor, ScanFilter
-from clockwork.requests.jobs.results import JobCreated, JobRefused, JobRepeated
+from clockwork.requests.jobs.results import JobAlreadyCreated, JobCreated, JobRefused
 from clockwork.requests.jobs.service import JobService
 from clockwork.requests.jobs.transfer import left_behind
 from clockwork.requests.results import ExportRefused
@@ -215,7 +215,7 @@ class JobTransferHandlers:
         match result:
             case JobCreated(view):
                 return json_response({"created": True, "job": render_job(view)}, HTTPStatus.CREATED.value)
-            case JobRepeated(view):
+            case JobAlreadyCreated(view):
                 return json_response({"created": False, "job": render_job(view)})
             case JobRefused():
                 raise Refusal(of_job_declined(result))
@@ -263,10 +263,10 @@ def _export_refused(refused: ExportRefused) -> Problem:
     )
 
 
-def _encode_cursor(place: ScanCursor | None) -> str | None:
-    if place is None:
+def _encode_cursor(start: ScanCursor | None) -> str | None:
+    if start is None:
         return None
-    parts = place.shard.to_bytes(_SHARD_BYTES, "big") + (place.after or 0).to_bytes(_POSITION_BYTES, "big")
+    parts = start.shard.to_bytes(_SHARD_BYTES, "big") + (start.after or 0).to_bytes(_POSITION_BYTES, "big")
     return base64.urlsafe_b64encode(parts).decode()
 
 

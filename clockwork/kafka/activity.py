@@ -56,7 +56,7 @@ class KafkaActivity:
         """See `ActivityLog`."""
         await self._publisher.send_activity(self._topics[stream], kafka_partition, value)
 
-    async def follow(self, on_records: Callable[[Sequence[ActivityRecord]], None], *, minutes_from_ms: int) -> None:
+    async def tail(self, on_records: Callable[[Sequence[ActivityRecord]], None], *, minutes_from_ms: int) -> None:
         """See `ActivityLog`."""
         backoff = Backoff(RNG, BACKOFF)
         next_offsets: dict[TopicPartition, int] = {}

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Final
 
 import clockwork
-from clockwork.access.gate import Access, open_access
+from clockwork.access.gate import Access, build_access
 from clockwork.clock import ClockGuard, HeldTimeWatch, SystemClock
 from clockwork.commands.worker import CommandWorker
 from clockwork.domain.ownership import process_id
-from clockwork.domain.seen import ProcessReport
+from clockwork.domain.registry import ProcessReport
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import CannotStart, Unavailable
 from clockwork.firing.context import FiringContext
@@ -49,12 +49,13 @@ from clockwork.node.resources import (
 )
 from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
 from clockwork.observability.activity import ActivityRecorder, RecordingTelemetry
-from clockwork.observability.clients import ClientNotes
+from clockwork.observability.known_clients import ClientRecorder
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
 from clockwork.operations.activity import ActivityTail
+from clockwork.operations.clients import ClientDirectory
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
-from clockwork.operations.forecast import Forecaster
+from clockwork.operations.forecast import Forecaster, ShardForecasts
 from clockwork.operations.job_audit import JobAudit
 from clockwork.operations.nodes import NodeSurvey, ProcessReports
 from clockwork.operations.pauses import PauseAdmin
@@ -62,10 +63,10 @@ from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.store import Stores
 from clockwork.requests.context import RequestContext
-from clockwork.requests.jobs.calendars import follow_job
+from clockwork.requests.jobs.calendars import follow_calendars_of
 from clockwork.requests.jobs.take import take_armed
 from clockwork.requests.listing import count_ahead
-from clockwork.requests.search import KeySearch
+from clockwork.requests.search import KeySearch, no_events
 from clockwork.requests.service import RequestService
 from clockwork.requests.upcoming import Upcoming
 from clockwork.requests.why import WhyReader
@@ -114,6 +115,8 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             topic_missing=publisher.topic_missing,
             limits=rate_limits(settings.pace, telemetry),
         )
+        if recorder is not None:
+            recorder.waits = destination_waits.waiting
         pauses = PauseWatch(stores.pauses, telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
         firing = FiringContext(
             store=store,
@@ -151,13 +154,15 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             tracer=tracer,
             lists=stores.lists,
         )
+        forecaster = Forecaster(context=context)
         audit = _job_audit(settings, firing, stores, context)
         count = partial(count_ahead, context.search, clock)
-        clients = telemetry.clients = ClientNotes(stores.seen, clock)
+        clients = telemetry.clients = ClientRecorder(stores.registry, clock)
+        directory = ClientDirectory(store=stores.registry, clock=clock)
         group = GroupCoordinator(kafka, KafkaWire(kafka, LastAnswer(), role="nodes"))
         stack.push_async_callback(group.close)
         reports = _reports(settings, role, stores, firing, supervisor, watch, publisher, telemetry)
-        access = open_access(
+        access = build_access(
             settings.access, clock, telemetry, accepts=role.accepts, count=count, ui=settings.ui, https=_https(settings)
         )
         requests = RequestService(context=context, rate_limits=access.limits, pending=access.pending)
@@ -171,7 +176,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             pages=SiblingPages(sibling=sibling) if sibling is not None else None,
             admin=_admin_parts(settings, stores, requests, group),
             tail=tail,
-            seen=stores.seen,
+            clients=directory,
             ui=UiPages(settings.ui, auth=settings.access.auth, https=_https(settings))
             if settings.ui.enabled == "on"
             else None,
@@ -180,8 +185,12 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             outlook=Outlook(
                 why=WhyReader(context=context, pauses=stores.pauses, waits=destination_waits.at),
                 upcoming=Upcoming(context=context),
-                forecaster=Forecaster(context=context),
-                search=KeySearch(context=context),
+                forecaster=forecaster,
+                search=KeySearch(
+                    context=context,
+                    clients=directory.names,
+                    events_of=no_events if tail is None else tail.of_delivery,
+                ),
             ),
         )
         if sibling is not None:
@@ -203,6 +212,15 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             pauses=pauses,
             audit=audit,
             recorder=recorder,
+            forecasts=None
+            if recorder is None
+            else ShardForecasts(
+                forecaster=forecaster,
+                clock=clock,
+                telemetry=telemetry,
+                shards=lambda: supervisor.shards,
+                record=recorder.forecast,
+            ),
             clients=clients,
             reports=reports,
             tail=tail,
@@ -239,7 +257,7 @@ def _admin_parts(settings: Settings, stores: Stores, requests: RequestService, g
         ),
         discards=Discarder(context),
         survey=ShardAdmin(stores.schedules, context.search, context.waker, context.clock, context.rng, settings.intake),
-        nodes=NodeSurvey(store=stores.seen, clock=context.clock, member_processes=group.processes),
+        nodes=NodeSurvey(store=stores.registry, clock=context.clock, member_processes=group.processes),
         scan=PendingScan(stores.schedules, context.search, context.clock, context.rng, settings.intake),
     )
 
@@ -267,7 +285,7 @@ def _job_audit(settings: Settings, firing: FiringContext, stores: Stores, contex
         firing.trust,
         firing.telemetry,
         take=partial(take_armed, context),
-        follow=partial(follow_job, context),
+        follow_calendars=partial(follow_calendars_of, context),
         shards=shards,
         interval_ms=settings.runner.job_audit_ms,
     )
@@ -306,7 +324,7 @@ def _reports(
             settings=digests,
         )
 
-    return ProcessReports(store=stores.seen, clock=firing.clock, report=report)
+    return ProcessReports(store=stores.registry, clock=firing.clock, report=report)
 
 
 def _activity(

@@ -32,8 +32,9 @@ from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness, Role
 from clockwork.node.resources import prepare_resources
 from clockwork.observability.activity import ActivityRecorder
-from clockwork.observability.clients import ClientNotes
+from clockwork.observability.known_clients import ClientRecorder
 from clockwork.operations.activity import ActivityTail
+from clockwork.operations.forecast import ShardForecasts
 from clockwork.operations.job_audit import JobAudit
 from clockwork.operations.nodes import ProcessReports
 from clockwork.ports.store import Stores
@@ -64,9 +65,11 @@ class Node:
     pauses: PauseWatch
     audit: JobAudit | None
     """None: the cluster has no jobs."""
-    clients: ClientNotes
+    clients: ClientRecorder
     reports: ProcessReports
     recorder: ActivityRecorder | None
+    forecasts: ShardForecasts | None
+    """None: no activity is recorded."""
     tail: ActivityTail | None
     """None: no activity is recorded, or this node does not accept."""
     access: Access
@@ -118,6 +121,8 @@ class Node:
             side = [group.create_task(self.pauses.run(), name="pauses")]
             if self.audit is not None:
                 side.append(group.create_task(self.audit.run(lambda: self.supervisor.shards), name="job-audit"))
+            if self.forecasts is not None:
+                side.append(group.create_task(self.forecasts.run(), name="shard-forecasts"))
             try:
                 await self.supervisor.run()
             finally:

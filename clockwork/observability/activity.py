@@ -5,7 +5,8 @@ and raises a count; everything else is done by `ActivityRecorder.run`, some time
 
     events     by client to one of 8 Kafka partitions; a batch is one record: the number of its events and a compressed JSON
                array of arrays, in which the places of an event are those of `domain.activity.Event`
-    minutes    one record a minute: the counts by topic, the largest topics apart
+    minutes    one record a minute: the counts by topic, the largest topics apart; the forecast of the process's shards.
+               About 1 KB, some 20 KB if all names are as long as they may be
 
 Kept small on purpose. Above `KEPT_PER_TICK_MAX` creates and deliveries a tick, only each second, then each fourth … is
 kept, and says how many it stands for; what failed, and what operators did, is kept always. Minutes are counted in full. A
@@ -19,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,25 +29,30 @@ import orjson
 from clockwork.clock import Clock
 from clockwork.domain.activity import (
     COUNTS,
+    DELIVERED,
+    FORECAST_MINUTES,
     MINUTE_MS,
     OTHER_TOPICS,
     RATE_OF_KIND,
-    ActionKind,
+    Action,
     Event,
     MinuteCounts,
     ScheduleChange,
+    ShardsForecast,
+    TopicWait,
     largest_topics,
-    lateness_place,
+    lateness_bucket_index,
+    longest_waits,
 )
 from clockwork.domain.destination import Topic
 from clockwork.domain.run import JobId
-from clockwork.domain.schedule import BrokenRow, ClientId, Failure, Guarantee, Receipt, Row, ScheduleKey
-from clockwork.domain.sharding import ShardId
+from clockwork.domain.schedule import BrokenRow, ClientId, Failure, Guarantee, Receipt, Row
 from clockwork.errors import BrokerUnavailable, DeliveryRefused
-from clockwork.observability.clients import ClientNotes
+from clockwork.observability.known_clients import ClientRecorder
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.ports.activity import EVENTS_KAFKA_PARTITIONS, ActivityLog, Stream
 from clockwork.ports.telemetry import RequestResult
+from clockwork.settings.model import SHARDS_MAX
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +77,8 @@ TOPICS_MAX: Final = 1_000
 """Topics that are counted apart within a minute: their names come from clients."""
 _COMPRESSION: Final = 1
 """zlib's fastest: events are alike, and its best gains little more."""
+_MINUTES_COMPRESSION: Final = 9
+"""Its best: one record a minute."""
 _COUNT_BYTES: Final = 4
 
 
@@ -85,6 +93,8 @@ class ActivityRecorder:
         self._seen = self._kept = 0
         """Creates and deliveries of this tick; and those kept since each one kept stands for as many as now."""
         self._stands_for = 1
+        self.waits: Callable[[int], Mapping[Topic, TopicWait]] = lambda now_ms: {}
+        """The topics that take no records at a time, as this process sees it; none where it does not deliver."""
         self._minute = MinuteCounts()
         self._minute_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
         self._sending = 0
@@ -115,11 +125,11 @@ class ActivityRecorder:
 
     def delivered(self, row: Row, receipt: Receipt, lateness_ms: int, *, counts_as_late: bool) -> None:
         """Records a delivery."""
-        schedule, job = row.schedule, row.job
+        schedule, job = row.schedule, row.run
         counts = self._counts(schedule.topic)
-        counts[3] += 1
+        counts[DELIVERED] += 1
         if counts_as_late:
-            counts[lateness_place(lateness_ms)] += 1
+            counts[lateness_bucket_index(lateness_ms)] += 1
         stands_for = self._keep()
         if not stands_for:
             return
@@ -139,6 +149,10 @@ class ActivityRecorder:
                 None,
                 None if job is None else JobId(schedule.schedule_key),
                 None if job is None else job.run_id,
+                schedule.delivery_id,
+                None,
+                None,
+                None,
                 stands_for,
             )
         )
@@ -156,31 +170,39 @@ class ActivityRecorder:
         kind = "dropped" if receipt is None else "failed"
         self._add(self._of_row(row, kind, result=failure.reason, attempts=failure.attempts, **place))
 
-    def action(
-        self,
-        kind: ActionKind,
-        *,
-        by: str,
-        client_id: ClientId | None = None,
-        schedule_key: ScheduleKey | None = None,
-        job_id: JobId | None = None,
-        topic: Topic | None = None,
-        shard: ShardId | None = None,
-    ) -> None:
-        """Records what an operator did."""
-        self._add(Event(kind, self._clock.now_ms(), client_id, schedule_key, shard, topic, by=by, job_id=job_id))
+    def action(self, action: Action) -> None:
+        """Records what was done by hand."""
+        self._add(
+            Event(
+                action.kind,
+                self._clock.now_ms(),
+                action.client_id,
+                action.schedule_key,
+                action.shard,
+                action.topic,
+                by=action.by,
+                job_id=action.job_id,
+                number=action.number,
+                answers=action.answers,
+                reason=action.reason,
+            )
+        )
 
     def loop_lag(self, seconds: float) -> None:
         """Notes a delay of the event loop."""
         self._minute.loop_lag_ms = max(self._minute.loop_lag_ms, round(seconds * 1_000))
 
+    def forecast(self, found: ShardsForecast) -> None:
+        """Notes the forecast of this process's shards, for the record of the present minute."""
+        self._minute.forecast = found
+
     def _of_row(self, row: Row | BrokenRow, kind: Any, **more: Any) -> Event:
-        name, topic = row.name, None
+        name, topic, delivery_id = row.name, None, None
         if isinstance(row, Row):
-            topic = row.schedule.topic
+            topic, delivery_id = row.schedule.topic, row.schedule.delivery_id
         elif row.lane is not None:
             topic = row.lane[0]
-        run_id = None if row.job is None else row.job.run_id
+        run_id = None if row.run is None else row.run.run_id
         job_id = JobId(name.schedule_key) if row.of_job and name.schedule_key is not None else None
         return Event(
             kind,
@@ -191,6 +213,7 @@ class ActivityRecorder:
             topic,
             job_id=job_id,
             run_id=run_id,
+            delivery_id=delivery_id,
             **more,
         )
 
@@ -252,6 +275,7 @@ class ActivityRecorder:
         if minute_ms > self._minute_ms or last:
             over, over_ms = self._minute, self._minute_ms
             self._minute, self._minute_ms = MinuteCounts(), minute_ms
+            over.waits = dict(self.waits(self._clock.now_ms()))
             self._send(group, "minutes", 0, encode_minute(over_ms, over), 1)
 
     def _send(self, group: asyncio.TaskGroup, stream: Stream, number: int, value: bytes, count: int) -> None:
@@ -280,7 +304,7 @@ class ActivityRecorder:
 
 @dataclass(slots=True)
 class ProcessFigures:
-    """Figures of a process since its last report (`domain.seen`)."""
+    """Figures of a process since its last report (`domain.registry`)."""
 
     created: int = 0
     delivered: int = 0
@@ -294,7 +318,7 @@ class RecordingTelemetry(PrometheusTelemetry):
         super().__init__()
         self.recorder: ActivityRecorder | None = None
         """None: no events and no minutes."""
-        self.clients: ClientNotes | None = None
+        self.clients: ClientRecorder | None = None
         """None: clients are not noted."""
         self._figures = ProcessFigures()
 
@@ -335,21 +359,9 @@ class RecordingTelemetry(PrometheusTelemetry):
         if self.recorder is not None:
             self.recorder.failed(row, failure, receipt)
 
-    def action(
-        self,
-        kind: ActionKind,
-        *,
-        by: str,
-        client_id: ClientId | None = None,
-        schedule_key: ScheduleKey | None = None,
-        job_id: JobId | None = None,
-        topic: Topic | None = None,
-        shard: ShardId | None = None,
-    ) -> None:
+    def action(self, action: Action) -> None:
         if self.recorder is not None:
-            self.recorder.action(
-                kind, by=by, client_id=client_id, schedule_key=schedule_key, job_id=job_id, topic=topic, shard=shard
-            )
+            self.recorder.action(action)
 
     def loop_lag(self, seconds: float) -> None:
         super().loop_lag(seconds)
@@ -404,15 +416,73 @@ def _is_event(row: Any) -> bool:
 def encode_minute(at_ms: int, minute: MinuteCounts) -> bytes:
     """The counts of one minute of a process, `at_ms`: its begin."""
     topics = largest_topics(minute.topics.items())
-    return zlib.compress(orjson.dumps([at_ms, minute.loop_lag_ms, topics]), _COMPRESSION)
+    forecast = None if minute.forecast is None else _forecast_row(minute.forecast)
+    waits = {topic: tuple(wait) for topic, wait in longest_waits(minute.waits).items()}
+    row = [at_ms, minute.loop_lag_ms, topics, forecast, waits]
+    return zlib.compress(orjson.dumps(row), _MINUTES_COMPRESSION)
+
+
+def _forecast_row(found: ShardsForecast) -> list[Any]:
+    sums = [list(found.shards), list(found.shards.values()), found.counts, found.topics, found.clients]
+    return [found.as_of_ms, found.from_ms, found.overdue, found.exact, *sums, found.looked_at, round(found.units, 2)]
 
 
 def decode_minute(value: bytes) -> tuple[int, MinuteCounts]:
     """The begin of a minute, and its counts. Raises: ValueError (it is none of ours)."""
     match _unpacked(value):
-        case [int(at_ms), int(loop_lag_ms), dict(topics)] if all(map(_is_counts, topics.values())):
-            return at_ms, MinuteCounts(topics=topics, loop_lag_ms=loop_lag_ms)
+        case [int(at_ms), int(loop_lag_ms), dict(topics), forecast, dict(waits)] if all(
+            map(_is_counts, topics.values())
+        ) and all(map(_is_wait, waits.values())):
+            return at_ms, MinuteCounts(
+                topics=topics,
+                loop_lag_ms=loop_lag_ms,
+                forecast=None if forecast is None else _forecast_of(forecast),
+                waits={topic: TopicWait(*wait) for topic, wait in waits.items()},
+            )
     raise ValueError("no minute")
+
+
+def _forecast_of(row: Any) -> ShardsForecast:
+    """Raises: ValueError."""
+    match row:
+        case [
+            int(as_of_ms),
+            int(from_ms),
+            int() | None as overdue,
+            int(exact),
+            list(shards),
+            list(by_shard),
+            list(counts),
+            dict(topics),
+            dict(clients),
+            int(looked_at),
+            int() | float() as units,
+        ] if (
+            len(counts) == FORECAST_MINUTES
+            and len(shards) == len(by_shard) <= SHARDS_MAX
+            and all(
+                type(count) is int and count >= 0
+                for counted in (shards, by_shard, counts, topics.values(), clients.values())
+                for count in counted
+            )
+        ):
+            return ShardsForecast(
+                as_of_ms=as_of_ms,
+                from_ms=from_ms,
+                shards=dict(zip(shards, by_shard, strict=True)),
+                overdue=overdue,
+                exact=exact,
+                counts=counts,
+                topics=topics,
+                clients=clients,
+                looked_at=looked_at,
+                units=units,
+            )
+    raise ValueError("no forecast")
+
+
+def _is_wait(value: Any) -> bool:
+    return isinstance(value, list) and [type(each) for each in value] == [int, str]
 
 
 def _is_counts(value: Any) -> bool:

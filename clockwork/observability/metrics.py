@@ -22,11 +22,9 @@ from prometheus_client import (
     generate_latest,
 )
 
-from clockwork.domain.activity import ActionKind, ScheduleChange
-from clockwork.domain.destination import Topic
+from clockwork.domain.activity import Action, ScheduleChange
 from clockwork.domain.jobs.job import CompletionResult, SkipReason
-from clockwork.domain.run import JobId
-from clockwork.domain.schedule import BrokenRow, ClientId, Failure, Guarantee, Receipt, Row, ScheduleKey
+from clockwork.domain.schedule import BrokenRow, Failure, Guarantee, Receipt, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.activity import STREAMS, Stream
 from clockwork.ports.telemetry import (
@@ -199,7 +197,9 @@ class PrometheusTelemetry:
         self._paused = gauge("clockwork_paused", "Paused clients and topics, as known to this node", "what")
         self._job_runs = counter("clockwork_job_runs_total", "Runs of recurring jobs that have ended", "result")
         self._job_skipped = counter(
-            "clockwork_job_skipped_total", "Fire times that running jobs have skipped", "reason"
+            "clockwork_job_skipped_total",
+            "Fire times at which active jobs did not run, and times that calendars exclude, by reason",
+            "reason",
         )
         self._job_completions = counter("clockwork_job_completions_total", "Runs that were to be completed", "result")
         self._job_run_s = histogram(
@@ -291,17 +291,7 @@ class PrometheusTelemetry:
     def failed(self, guarantee: Guarantee, row: Row | BrokenRow, failure: Failure, receipt: Receipt | None) -> None:
         self._deliveries(guarantee.value, "failed").inc()
 
-    def action(
-        self,
-        kind: ActionKind,
-        *,
-        by: str,
-        client_id: ClientId | None = None,
-        schedule_key: ScheduleKey | None = None,
-        job_id: JobId | None = None,
-        topic: Topic | None = None,
-        shard: ShardId | None = None,
-    ) -> None:
+    def action(self, action: Action) -> None:
         """No metric: names are no labels."""
 
     def activity_sent(self, stream: Stream, count: int, size_bytes: int) -> None:

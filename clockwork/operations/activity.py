@@ -17,7 +17,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from clockwork.clock import Clock
-from clockwork.domain.activity import COUNTS, MINUTE_MS, Event, MinuteCounts, add_counts
+from clockwork.concurrency import Turns
+from clockwork.domain.activity import (
+    COUNTS,
+    DELIVERED,
+    MINUTE_MS,
+    Event,
+    MinuteCounts,
+    ShardsForecast,
+    TopicWait,
+    add_counts,
+    longest_waits,
+)
 from clockwork.domain.destination import Topic
 from clockwork.observability.activity import count_events, decode_events, decode_minute
 from clockwork.ports.activity import ActivityLog, ActivityRecord
@@ -28,17 +39,33 @@ EVENTS_KEPT: Final = 10_000
 MINUTES_KEPT_MS: Final = 25 * 3_600 * 1_000
 MINUTES_BACK_MS: Final = 8 * 24 * 3_600 * 1_000
 """Time for which minutes are kept in Kafka (`kafka.topics`)."""
+FORECASTS_KEPT: Final = 3
+"""Minutes whose recorded forecasts are kept."""
+FORECAST_MS_MAX: Final = 150_000
+"""Age beyond which a recorded forecast is not shown."""
 READ_RECORDS_MAX: Final = 1_000
 """Records of events that are read on demand for one page."""
 READ_MINUTES_MAX: Final = 100_000
 """Records of minutes of eight days and eight processes."""
 LOOKED_AT_PER_TURN: Final = 2_000
 """Events that are looked at in one turn of the event loop, in about a millisecond."""
+ADDED_PER_TURN: Final = 250
+"""Counts of a topic in a minute that are added in one turn, in about a millisecond: a day of 20 topics has 30,000."""
+UNPACKED_PER_TURN: Final = 20
+"""Records of minutes that are unpacked in one turn."""
 
+TOLD_MS: Final = 10_000
+"""Time after the end of a minute within which its records have come."""
 LIVE_MS: Final = 60_000
 """A reader who is at most so far behind follows what happens now: what it missed is told, not read from Kafka."""
+OF_DELIVERY_MAX: Final = 10
+"""Events of one delivery that are of interest: any of them names its schedule."""
 READS_AT_ONCE: Final = 2
 """Readings on demand of one node at the same time: each has connections and buffers of its own."""
+READS_WAITING_MAX: Final = 8
+"""Readings that wait for their turn; each takes up to some seconds."""
+READ_AGAIN_S: Final = 5
+"""Time after which a reader whose reading may not even wait should come again."""
 
 Place = tuple[int, int]
 """An offset, and the number of an event within its record: everything before it was seen."""
@@ -96,13 +123,36 @@ class EventPage:
     """Time of the oldest event in memory; None: there is none."""
 
 
+@dataclass(kw_only=True, slots=True)
+class Step:
+    """Counts of some minutes, all covered topics together."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * COUNTS)
+    processes: int = 0
+    loop_lag_ms: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MinutePage:
     """Counts by step, and by topic over all steps."""
 
-    steps: Mapping[int, MinuteCounts]
+    steps: Mapping[int, Step]
     """By the begin of the step, in epoch milliseconds; those without anything are left out."""
+    topics: Mapping[Topic, list[int]]
+    waits: Mapping[Topic, TopicWait]
+    """The topics that waited at the end of the latest minute, whatever times were asked for; the longest first."""
     kept_from_ms: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BusiestMinute:
+    """The minute with the most deliveries: so many the cluster is known to manage."""
+
+    at_ms: int
+    """Its begin."""
+    delivered: int
+    since_ms: int
+    """The begin of the oldest minute that was looked at."""
 
 
 @dataclass(slots=True)
@@ -117,12 +167,21 @@ class ActivityTail:
     """The Kafka partitions of all batches, in the order in which these came."""
     _events: int = 0
     _minutes: dict[int, MinuteCounts] = field(default_factory=dict)
-    _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
+    _forecasts: dict[int, list[ShardsForecast]] = field(default_factory=dict)
+    """By the begin of the minute of their records; the latest minutes alone."""
+    _reading: Turns = field(
+        default_factory=lambda: Turns(
+            "readings of older activity",
+            at_once=READS_AT_ONCE,
+            waiting_max=READS_WAITING_MAX,
+            retry_after_s=READ_AGAIN_S,
+        )
+    )
 
     async def run(self) -> None:
         """Follows both streams until cancelled."""
         minutes_from_ms = self.clock.now_ms() - MINUTES_KEPT_MS
-        await self.activity.follow(self.take, minutes_from_ms=minutes_from_ms)
+        await self.activity.tail(self.take, minutes_from_ms=minutes_from_ms)
 
     def take(self, records: Sequence[ActivityRecord]) -> None:
         """Takes over records of one Kafka partition."""
@@ -130,7 +189,9 @@ class ActivityTail:
             if record.stream == "events":
                 self._take_events(record)
             else:
-                _add_minute(self._minutes, record)
+                _add_minute(self._minutes, record, self._forecasts)
+                while len(self._forecasts) > FORECASTS_KEPT:
+                    del self._forecasts[min(self._forecasts)]
         oldest_ms = self.clock.now_ms() - MINUTES_KEPT_MS
         while self._minutes and (first := next(iter(self._minutes))) < oldest_ms:
             del self._minutes[first]
@@ -155,7 +216,7 @@ class ActivityTail:
     ) -> EventPage:
         """The first `limit` events that `shows`, behind a cursor or from a time on; without either the latest.
 
-        Raises: BrokerUnavailable (they are no longer in memory, and Kafka cannot be read).
+        Raises: BrokerUnavailable (they are no longer in memory, and Kafka cannot be read), TooManyRequests (nor now).
         """
         now_ms, ends = self.clock.now_ms(), self._ends()
         if cursor is None and from_ms is None:
@@ -185,11 +246,18 @@ class ActivityTail:
                 await asyncio.sleep(0)
         if not more:
             seen |= {number: max(end, seen.get(number, end)) for number, end in ends.items()}
-            last_ms = now_ms
+            # The same cursor while nothing comes, so that polls find nothing changed. Its time has to move all the same: by
+            # it a reader who follows is told apart from one who reads what is no longer in memory.
+            if seen != cursor.places or cursor.at_ms < now_ms - LIVE_MS // 2:
+                last_ms = now_ms
         return self._page(found, Cursor(places=seen, at_ms=last_ms), more=more, missed=missed)
 
     def _page(self, events: Sequence[Event], cursor: Cursor, *, more: bool, missed: bool) -> EventPage:
         return EventPage(events=events, cursor=cursor, more=more, missed=missed, kept_from_ms=self.kept_from_ms)
+
+    async def of_delivery(self, delivery_id: str) -> Sequence[Event]:
+        """The latest events of a delivery that are in memory, oldest first. One that was sampled away is not there."""
+        return await self._latest(lambda event: event.delivery_id == delivery_id, OF_DELIVERY_MAX)
 
     async def _latest(self, shows: Callable[[Event], bool], limit: int) -> Sequence[Event]:
         runs = [_backwards(list(batches)) for batches in self._batches.values()]
@@ -218,7 +286,7 @@ class ActivityTail:
 
     async def _read(self, from_ms: int) -> tuple[Mapping[int, Sequence[_Batch]], bool]:
         """The batches from a time on, out of Kafka; and True if there are more. No event is younger than its record."""
-        async with self._reading:
+        async with self._reading.one():
             records = await self.activity.read("events", from_ms=from_ms, records_max=READ_RECORDS_MAX)
         found: dict[int, list[_Batch]] = {}
         for record in records:
@@ -232,26 +300,67 @@ class ActivityTail:
     ) -> MinutePage:
         """The counts of covered topics, or of one, from `from_ms` to before `to_ms`, by step.
 
-        Raises: BrokerUnavailable (a time that is no longer in memory, and Kafka cannot be read).
+        Raises: BrokerUnavailable (a time that is no longer in memory, and Kafka cannot be read), TooManyRequests (nor now).
         """
         kept_ms = self.clock.now_ms() - MINUTES_KEPT_MS
         minutes: Mapping[int, MinuteCounts] = self._minutes
         if from_ms < kept_ms - MINUTE_MS:
-            async with self._reading:
+            async with self._reading.one():
                 minutes = await self._read_minutes(from_ms, to_ms)
-        steps: dict[int, MinuteCounts] = {}
-        for at_ms in sorted(minutes):
-            if not from_ms <= at_ms < to_ms:
-                continue
-            step_at_ms = from_ms + (at_ms - from_ms) // step_ms * step_ms
-            step = steps.setdefault(step_at_ms, MinuteCounts(processes=0))
-            minute = minutes[at_ms]
+        steps: dict[int, Step] = {}
+        topics: dict[Topic, list[int]] = {}
+        added = 0
+        # The list is made at once: a minute that comes or goes between two turns must not end the loop.
+        for at_ms, minute in sorted((at_ms, minute) for at_ms, minute in minutes.items() if from_ms <= at_ms < to_ms):
+            step = steps.setdefault(from_ms + (at_ms - from_ms) // step_ms * step_ms, Step())
             for name, counts in minute.topics.items():
                 if covers(name) and topic in (None, name):
-                    add_counts(step.of(name), counts)
+                    add_counts(step.counts, counts)
+                    add_counts(topics.setdefault(name, [0] * COUNTS), counts)
+                    added += 1
             step.processes = max(step.processes, minute.processes)
             step.loop_lag_ms = max(step.loop_lag_ms, minute.loop_lag_ms)
-        return MinutePage(steps=steps, kept_from_ms=next(iter(self._minutes), None))
+            if added >= ADDED_PER_TURN:
+                added = 0
+                await asyncio.sleep(0)
+        waits = {name: wait for name, wait in self._latest_waits().items() if covers(name) and topic in (None, name)}
+        return MinutePage(steps=steps, topics=topics, waits=waits, kept_from_ms=next(iter(self._minutes), None))
+
+    def _latest_waits(self) -> Mapping[Topic, TopicWait]:
+        """Those of the latest minute that every process has had time to tell of."""
+        latest_ms = (self.clock.now_ms() - TOLD_MS) // MINUTE_MS * MINUTE_MS - MINUTE_MS
+        minute = self._minutes.get(latest_ms)
+        return {} if minute is None else longest_waits(minute.waits)
+
+    def recorded_forecasts(self, *, shards: int) -> Sequence[ShardsForecast] | None:
+        """The latest forecasts of processes that together own each of so many shards once; None: there are none, as after
+        a start, or in the minute in which shards change hands."""
+        oldest_ms = self.clock.now_ms() - FORECAST_MS_MAX
+        for at_ms in sorted(self._forecasts, reverse=True):
+            found = self._forecasts[at_ms]
+            owned = sorted(shard for each in found for shard in each.shards)
+            if owned == list(range(shards)) and min(each.as_of_ms for each in found) >= oldest_ms:
+                return found
+        return None
+
+    async def busiest_minute(self, covers: Callable[[Topic], bool], *, topic: Topic | None) -> BusiestMinute | None:
+        """The minute in memory with the most deliveries for covered topics, or for one; None: there were none. A measure of
+        the least that the cluster can do, since it says nothing of a load that it never had."""
+        best_ms, most, looked_at = 0, 0, 0
+        minutes = list(self._minutes.items())
+        for at_ms, minute in minutes:
+            looked_at += len(minute.topics)
+            if looked_at >= LOOKED_AT_PER_TURN:
+                looked_at = 0
+                await asyncio.sleep(0)
+            delivered = sum(
+                counts[DELIVERED] for name, counts in minute.topics.items() if topic in (None, name) and covers(name)
+            )
+            if delivered > most:
+                best_ms, most = at_ms, delivered
+        return (
+            BusiestMinute(at_ms=best_ms, delivered=most, since_ms=min(at_ms for at_ms, _ in minutes)) if most else None
+        )
 
     async def _read_minutes(self, from_ms: int, to_ms: int) -> Mapping[int, MinuteCounts]:
         # A minute is sent after its end, and within a minute or it is lost.
@@ -260,13 +369,16 @@ class ActivityTail:
         )
         found: dict[int, MinuteCounts] = {}
         for number, record in enumerate(records, start=1):
-            _add_minute(found, record)
-            if number % LOOKED_AT_PER_TURN == 0:
+            _add_minute(found, record, {})
+            if number % UNPACKED_PER_TURN == 0:
                 await asyncio.sleep(0)
         return found
 
 
-def _add_minute(minutes: dict[int, MinuteCounts], record: ActivityRecord) -> None:
+def _add_minute(
+    minutes: dict[int, MinuteCounts], record: ActivityRecord, forecasts: dict[int, list[ShardsForecast]]
+) -> None:
+    """Adds the record to the counts and the forecasts of its minute."""
     try:
         at_ms, minute = decode_minute(record.value)
         if not 0 <= at_ms <= record.at_ms or at_ms % MINUTE_MS:
@@ -277,6 +389,9 @@ def _add_minute(minutes: dict[int, MinuteCounts], record: ActivityRecord) -> Non
             extra={"event": "activity.unreadable", "once_per": "minutes", "error": str(error)},
         )
         return
+    if minute.forecast is not None:
+        forecasts.setdefault(at_ms, []).append(minute.forecast)
+        minute.forecast = None
     if (known := minutes.get(at_ms)) is None:
         minutes[at_ms] = minute
     else:
@@ -302,20 +417,3 @@ def _backwards(batches: Sequence[_Batch]) -> Iterator[Event]:
     """The events of a Kafka partition, the latest first."""
     for batch in reversed(batches):
         yield from reversed(batch.events)
-
-
-def totals(steps: Mapping[int, MinuteCounts]) -> dict[Topic, list[int]]:
-    """The counts of each topic over all steps."""
-    found: dict[Topic, list[int]] = {}
-    for step in steps.values():
-        for topic, counts in step.topics.items():
-            add_counts(found.setdefault(topic, [0] * COUNTS), counts)
-    return found
-
-
-def summed(step: MinuteCounts) -> list[int]:
-    """The counts of all topics of a step."""
-    counts = [0] * COUNTS
-    for each in step.topics.values():
-        add_counts(counts, each)
-    return counts

@@ -21,28 +21,29 @@ replaces the pointer and with it the mark: if the schedule fails again, that is 
 The dead letter of a run of a recurring job is another matter: there is no key whose state it could be compared with, and the
 job goes on without it. It is open while the log has the failed run, the job is there, and the run was not retried. The
 retry is a run by hand with the letter's data, whose request id follows from the delivery id: asked for twice, it runs once.
-It is not discarded: it closes by itself, when the log's retention ends.
+It cannot be discarded. It stops being open when the log's entry expires.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics, LetterName, retry_request
+from clockwork.domain.activity import Action
+from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics, LetterName, RunLetterName, retry_request
 from clockwork.domain.destination import Topic
-from clockwork.domain.jobs.job import JobName, JobStatus
+from clockwork.domain.jobs.job import JobName, JobStatus, RunNow
 from clockwork.domain.rights import RESEND, Principal, Right, authorize, authorize_any
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import Contested, InvalidInput, StoreUnavailable, Unreadable
 from clockwork.ports.operations import DeadLetterLog
-from clockwork.ports.store import KeyName
 from clockwork.requests import state
 from clockwork.requests.batch import run_batch
 from clockwork.requests.context import RequestContext
+from clockwork.requests.jobs import job_state
 from clockwork.requests.jobs import log as job_log
-from clockwork.requests.jobs import state as job_states
+from clockwork.requests.jobs.results import RunResult
 from clockwork.requests.results import ChangeResult, NotFound, ScheduleView, Status, VersionCondition
 from clockwork.requests.service import RequestService
 
@@ -55,17 +56,17 @@ class DeadLetterView:
     """A dead letter with the present state of its key."""
 
     letter: DeadLetter
-    lies_in: Topic
+    topic: Topic
     present: ScheduleView | None
     """None: the key is unknown by now, cannot be read, or is not named by the dead letter. Of a run of a job always."""
-    run_open: bool = False
-    """True for a run of a job that is failed and was not retried."""
+    run_needs_action: bool = False
+    """True for a run of a job that could not be delivered and was not run again."""
 
     @property
     def open(self) -> bool:
         """True while the schedule is failed with this delivery and the dead letter is not discarded, or the run of a job is
         failed and was not retried."""
-        return self.run_open or (self._is_present_state and self.discarded_at_ms is None)
+        return self.run_needs_action or (self._is_present_state and self.discarded_at_ms is None)
 
     @property
     def discarded_at_ms(self) -> int | None:
@@ -117,35 +118,43 @@ class DeadLetterAdmin:
         letter = await self._log.read_letter(topic, kafka_partition, offset)
         return None if letter is None else await self._view(topic, letter)
 
+    async def read(self, name: RunLetterName) -> DeadLetter | None:
+        """The letter of a run; None if there is none of this name at its place. Raises: Unavailable."""
+        if name.topic not in self.topics:
+            return None
+        letter = await self._log.read_letter(name.topic, name.kafka_partition, name.offset)
+        return letter if letter is not None and name.names(letter) else None
+
     def _next(self, topic: Topic, offsets: Mapping[int, int] | None) -> DeadLetterCursor | None:
         if offsets is not None:
             return DeadLetterCursor(topic=topic, offsets=offsets)
         later = self.topics[self.topics.index(topic) + 1 :]
         return DeadLetterCursor(topic=later[0]) if later else None
 
-    async def _view(self, lies_in: Topic, letter: DeadLetter) -> DeadLetterView:
-        view = partial(DeadLetterView, letter=letter, lies_in=lies_in)
+    async def _view(self, topic: Topic, letter: DeadLetter) -> DeadLetterView:
+        view = partial(DeadLetterView, letter=letter, topic=topic)
         if letter.client_id is None or letter.schedule_key is None:
             return view(present=None)
         try:
             if letter.job_id is not None:
                 return view(
-                    present=None, run_open=await self._is_run_open(letter, JobName(letter.client_id, letter.job_id))
+                    present=None,
+                    run_needs_action=await self._run_needs_action(letter, JobName(letter.client_id, letter.job_id)),
                 )
-            return view(present=await self._requests.state_of(letter.client_id, letter.schedule_key))
+            return view(present=await self._requests.find_unchecked(letter.client_id, letter.schedule_key))
         except Unreadable:
             # The schedule under this key cannot be read, so it can be neither retried nor discarded; the page still
             # shows the other dead letters. The same holds for a job.
             return view(present=None)
 
-    async def _is_run_open(self, letter: DeadLetter, name: JobName) -> bool:
+    async def _run_needs_action(self, letter: DeadLetter, name: JobName) -> bool:
         """Raises: Unavailable, Unreadable."""
         context = self._requests.context
         if letter.run_id is None or letter.due_ms is None or letter.delivery_id is None:
             return False
         async with context.deadline() as deadline:
-            reading = await job_states.read_job(context, name, deadline)
-            if reading is None or reading.state.status is JobStatus.DELETED:
+            stored = await job_state.read_job(context, name, deadline)
+            if stored is None or stored.state.status is JobStatus.DELETED:
                 return False
             if not await job_log.has_failed(
                 context, name, letter.run_id, due_ms=letter.due_ms, attempt=letter.run_attempt or 1
@@ -200,8 +209,19 @@ class Discarder:
                     await deadline.pause(f"the dead letter could not be discarded in time: {error}")
 
 
-DiscardResult = Discarded | NotOpen | NotFound
-RetryResult = ChangeResult | NotOpen
+@dataclass(frozen=True, slots=True)
+class NotDiscardable:
+    """The letter is of a run of a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterNotFound:
+    """There is no such letter of a run at this place."""
+
+
+Item = LetterName | RunLetterName | InvalidInput
+DiscardResult = Discarded | NotOpen | NotFound | NotDiscardable
+RetryResult = ChangeResult | NotOpen | RunResult | LetterNotFound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,39 +229,55 @@ class LetterBatches:
     """Many dead letters in one request, each of which succeeds or fails alone (`requests.batch`)."""
 
     requests: RequestService
+    letters: DeadLetterAdmin
     discards: Discarder
+    run_again: Callable[[DeadLetter], RunNow]
+    """The request for a run by hand with the data of a letter."""
 
-    async def discard(
-        self, principal: Principal, items: Sequence[LetterName | InvalidInput]
-    ) -> list[DiscardResult | Exception]:
+    async def discard(self, principal: Principal, items: Sequence[Item]) -> list[DiscardResult | Exception]:
         """Discards each. An item that could not be read, or is not covered, is its own result."""
 
-        async def discard(item: LetterName | InvalidInput) -> DiscardResult:
+        async def discard(item: Item) -> DiscardResult:
             if isinstance(item, InvalidInput):
                 raise item
             authorize(principal, Right.OPERATE, item.client_id)
+            if isinstance(item, RunLetterName):
+                return NotDiscardable()
             result = await self.discards.discard(item.client_id, item.schedule_key, item.delivery_id)
             if isinstance(result, Discarded):
                 telemetry = self.requests.context.telemetry
                 telemetry.action(
-                    "discarded", by=principal.name, client_id=item.client_id, schedule_key=item.schedule_key
+                    Action(
+                        kind="discarded",
+                        by=principal.name,
+                        client_id=item.client_id,
+                        schedule_key=item.schedule_key,
+                    )
                 )
             return result
 
         timeout_ms = self.requests.batch_timeout_ms(len(items))
         return await run_batch(discard, items, key_of=_key_of, timeout_ms=timeout_ms)
 
-    async def retry(
-        self, principal: Principal, items: Sequence[LetterName | InvalidInput]
-    ) -> list[RetryResult | Exception]:
-        """Arms the schedule of each again, due now, if it is still failed with this delivery, discarded or not. So the same
-        batch again arms none twice."""
+    async def retry(self, principal: Principal, items: Sequence[Item]) -> list[RetryResult | Exception]:
+        """Arms the schedule of each again, due now, if it is still failed with this delivery, discarded or not; runs the job
+        of a run's letter by hand, with the letter's data. So the same batch again arms none twice.
 
-        async def retry(item: LetterName | InvalidInput) -> RetryResult:
+        A run by hand takes the right that it takes alone, `create`. It sends what the letter has, and needs no right to read
+        it."""
+
+        async def retry(item: Item) -> RetryResult:
             if isinstance(item, InvalidInput):
                 raise item
+            if isinstance(item, RunLetterName):
+                authorize(principal, Right.CREATE, item.client_id)
+                letter = await self.letters.read(item)
+                if letter is None:
+                    return LetterNotFound()
+                name = JobName(item.client_id, item.job_id)
+                return await self.requests.jobs.start_runs(principal, name, self.run_again(letter))
             authorize_any(principal, RESEND, item.client_id)
-            view = await self.requests.state_of(item.client_id, item.schedule_key)
+            view = await self.requests.find_unchecked(item.client_id, item.schedule_key)
             if view is None:
                 return NotFound()
             if not failed_with(view, item.delivery_id):
@@ -253,8 +289,13 @@ class LetterBatches:
         return await run_batch(retry, items, key_of=_key_of, timeout_ms=timeout_ms)
 
 
-def _key_of(item: LetterName | InvalidInput) -> KeyName | None:
-    return None if isinstance(item, InvalidInput) else (item.client_id, item.schedule_key)
+def _key_of(item: Item) -> Hashable | None:
+    match item:
+        case LetterName():
+            return item.client_id, item.schedule_key
+        case RunLetterName():
+            return JobName(item.client_id, item.job_id), "job"
+    return None
 
 
 def failed_with(view: ScheduleView, delivery_id: str | None) -> bool:

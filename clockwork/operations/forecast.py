@@ -8,8 +8,16 @@ few keys. Buckets between sampled ones take the figures of the nearest.
 
 Counted are the rows that exist: schedules, and the next run of each job. Rows that were delivered and not yet cleaned up
 count too. Reads are eventually consistent.
+
+The next hour of all clients is what every open overview asks for. So each process that delivers makes it once a minute for
+the shards that it owns, within its share of the same budget, and puts it into its record of the minute (`ShardForecasts`):
+together the records are the answer, on any node, without a read. In an empty cluster that is one read a shard and minute,
+beside the twelve of its scans. Other windows, filters, and keys that do not cover every client are read when they are asked
+for: the records have no rows, only sums.
 """
 
+import asyncio
+import logging
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +26,20 @@ from functools import partial
 from itertools import accumulate
 from typing import Final, TypeVar
 
+from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
+from clockwork.domain.activity import FORECAST_MINUTES, FORECAST_NAMES, MINUTE_MS, ShardsForecast
 from clockwork.domain.destination import Topic
 from clockwork.domain.position import LAST, Position, due_ms_of, first_at
 from clockwork.domain.schedule import BrokenRow, ClientId, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.ports.read_units import ReadMeter, current_meter
+from clockwork.errors import ClockworkError
+from clockwork.ports.read_units import ReadMeter, current_meter, metered
 from clockwork.ports.store import Page
+from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.context import RequestContext
+
+log = logging.getLogger(__name__)
 
 WALK_UNITS: Final = 50.0
 """Read units for the rows that are counted."""
@@ -33,10 +47,13 @@ SAMPLE_UNITS: Final = 50.0
 """Read units for samples."""
 WALK_ROWS_MAX: Final = 5_000
 """Rows that are counted, where they cost nothing: each takes some microseconds of the event loop."""
+SHARE_MIN: Final = 0.1
+"""The least share of the budget that some of the shards get: below it, samples are too few to tell anything."""
 PRICE_SHARDS: Final = 2
 PRICE_ROWS: Final = 2
 """Shards, and rows of each, that are read first: they tell what a row costs."""
-ROWS_PER_READ_MAX: Final = 250
+ROWS_PER_READ_MAX: Final = 100
+"""They are unpacked in one turn of the event loop, which deliveries share."""
 SAMPLED_MAX: Final = 24
 """Buckets that are sampled."""
 SHARDS_PER_SAMPLE: Final = 3
@@ -61,15 +78,17 @@ class ForecastQuery:
     bucket_ms: int
     client_id: ClientId | None = None
     topic: Topic | None = None
-    with_overdue: bool = False
-    """True: rows that are due before the window are counted, too."""
+    overdue_before_ms: int | None = None
+    """Rows that are due before this time are counted apart, and in no bucket; None: they are not counted."""
 
     @property
     def buckets(self) -> int:
         return -(-(self.to_ms - self.from_ms) // self.bucket_ms)
 
     def bucket_of(self, row: Row | BrokenRow) -> int:
-        """The number of a row's bucket; -1: it is due before the window."""
+        """The number of a row's bucket; -1: it is overdue, or due before the window."""
+        if self.overdue_before_ms is not None and row.due_ms < self.overdue_before_ms:
+            return -1
         return max(-1, (row.due_ms - self.from_ms) // self.bucket_ms)
 
     def start_of(self, bucket: int) -> int:
@@ -100,6 +119,9 @@ class Forecast:
     the next two."""
     by_topic: Counter[str]
     by_client: Counter[str]
+    unnamed_topics: int = 0
+    """Rows whose topic is not known: recorded forecasts name the largest."""
+    unnamed_clients: int = 0
     looked_at: int
     units: float
 
@@ -128,6 +150,9 @@ class _Look:
 
     query: ForecastQuery
     is_wanted: Callable[[Row], bool]
+    shards: Sequence[ShardId]
+    share: float
+    """The share of the budget that it may use."""
     end: Position
     meter: ReadMeter
     start_units: float
@@ -143,7 +168,7 @@ class _Look:
     def rows_for(self, wanted: int, *, reads: int, units: float) -> int:
         """Rows that each of so many reads may ask for, within what is left of these units; 0: nothing is left."""
         price = self.spent / self.looked_at if self.looked_at else 0.0
-        left = units - self.spent
+        left = units * self.share - self.spent
         if not price:
             return wanted if left > 0 else 0
         return max(0, min(wanted, int(left / reads / price)))
@@ -166,13 +191,29 @@ class Forecaster:
 
     context: RequestContext
 
-    async def forecast(self, query: ForecastQuery, covers: Callable[[ClientId], bool]) -> Forecast:
-        """Counts rows of clients that `covers` is true for. Raises: Unavailable."""
+    async def forecast(
+        self, query: ForecastQuery, covers: Callable[[ClientId], bool], *, only: Sequence[ShardId] | None = None
+    ) -> Forecast:
+        """Counts rows of clients that `covers` is true for. `only`: those of some shards, within their share of the budget.
+
+        Raises: Unavailable.
+        """
         as_of_ms = self.context.clock.now_ms()
         meter = current_meter() or ReadMeter()
-        look = _Look(query, partial(_is_wanted, query, covers), first_at(query.to_ms), meter, meter.units)
-        start = Position(0) if query.with_overdue else first_at(query.from_ms)
-        shards = [_Shard(ShardId(number), start) for number in range(self.context.settings.shards)]
+        every = self.context.settings.shards
+        numbers = [ShardId(number) for number in range(every)] if only is None else only
+        look = _Look(
+            query,
+            partial(_is_wanted, query, covers),
+            numbers,
+            max(len(numbers) / every, SHARE_MIN),
+            first_at(query.to_ms),
+            meter,
+            meter.units,
+        )
+        overdue_before_ms = query.overdue_before_ms
+        start = first_at(query.from_ms) if overdue_before_ms is None else Position(0)
+        shards = [_Shard(number, start) for number in numbers]
         await self._walk(look, shards)
         counted, known = _tally(query, shards)
         sampled: dict[int, float] = {}
@@ -180,7 +221,9 @@ class Forecaster:
             sampled = await self._sample(look, unknown)
         buckets = _buckets(query, counted, known, sampled, shards=len(shards))
         before_ms = min(due_ms_of(shard.known_to) for shard in shards)
-        overdue_known = query.with_overdue and (before_ms >= query.from_ms or all(shard.ended for shard in shards))
+        overdue_known = overdue_before_ms is not None and (
+            before_ms >= overdue_before_ms or all(shard.ended for shard in shards)
+        )
         total, read = sum(bucket.count for bucket in buckets), look.by_shard.total()
         scale = total / read if read and not all(bucket.exact for bucket in buckets) else 1.0
         return Forecast(
@@ -205,7 +248,7 @@ class Forecaster:
             open_.sort(key=lambda shard: shard.known_to)
             some = open_ if wanted == 10 else open_[: max(SHARDS_AT_ONCE, len(open_) // 2)]
             rows_max = look.rows_for(wanted, reads=len(some), units=WALK_UNITS)
-            rows_max = min(rows_max, (WALK_ROWS_MAX - look.looked_at) // len(some))
+            rows_max = min(rows_max, (round(WALK_ROWS_MAX * look.share) - look.looked_at) // len(some))
             if rows_max <= 0:
                 return
             await self._count(look, some, rows_max)
@@ -224,13 +267,13 @@ class Forecaster:
 
     async def _sample(self, look: _Look, unknown: Sequence[int]) -> dict[int, float]:
         """Rows of some of these buckets, by bucket."""
-        shards = self.context.settings.shards
+        shards = len(look.shards)
         price = look.spent / look.looked_at if look.looked_at else 0.0
         rows_max = ROWS_PER_SAMPLE if price * ROWS_PER_SAMPLE <= LARGE_UNITS else ROWS_PER_SAMPLE_MIN
         samples = SAMPLED_MAX * SHARDS_PER_SAMPLE
         if price:
             # Fewer samples of large rows, not smaller ones: the time to a single row says next to nothing.
-            samples = max(1, min(samples, int(SAMPLE_UNITS / max(price * rows_max, READ_UNITS_MIN))))
+            samples = max(1, min(samples, int(SAMPLE_UNITS * look.share / max(price * rows_max, READ_UNITS_MIN))))
         step = max(1, -(-len(unknown) // min(SAMPLED_MAX, samples)))
         chosen = unknown[step // 2 :: step]
         each = min(shards, max(1, samples // len(chosen)), SHARDS_PER_SAMPLE)
@@ -239,7 +282,7 @@ class Forecaster:
             nth, which = divmod(number, each)
             bucket = chosen[nth]
             # Other shards for the next bucket, so that a shard with a busy key is not in all samples.
-            shard = ShardId((nth * each + which) % shards)
+            shard = look.shards[(nth * each + which) % shards]
             after = first_at(look.query.start_of(bucket))
             page = await self.context.search.peek_rows(shard, after=after, rows_max=rows_max)
             return bucket, _density(look, page, bucket) * shards
@@ -311,3 +354,123 @@ def _is_wanted(query: ForecastQuery, covers: Callable[[ClientId], bool], row: Ro
 
 def _scaled(counts: Counter[_Name], scale: float) -> Counter[_Name]:
     return Counter({name: round(count * scale) for name, count in counts.items()})
+
+
+# --- recorded forecasts
+
+RECORDED_AT_MS: Final = 50_000
+"""The part of a minute after which it is made: the record is sent at the minute's end."""
+SPREAD_MS: Final = 5_000
+"""Processes begin at different times within it."""
+MAKING_S_MAX: Final = 30.0
+HOUR_MS: Final = 60 * MINUTE_MS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardForecasts:
+    """The forecasts of this process's shards, one a minute."""
+
+    forecaster: Forecaster
+    clock: Clock
+    telemetry: Telemetry
+    shards: Callable[[], frozenset[ShardId]]
+    """The shards that are owned here."""
+    record: Callable[[ShardsForecast], None]
+
+    async def run(self) -> None:
+        """Makes them until cancelled."""
+        rng = self.forecaster.context.rng
+        while True:
+            wait_ms = (RECORDED_AT_MS + rng.randrange(SPREAD_MS) - self.clock.now_ms()) % MINUTE_MS
+            await asyncio.sleep(wait_ms / 1_000)
+            try:
+                async with asyncio.timeout(MAKING_S_MAX):
+                    await self.make()
+            except (ClockworkError, TimeoutError) as error:
+                # Without it a page reads for itself.
+                extra = {"event": "forecast.not_recorded", "once_per": "forecast", "error": str(error)}
+                log.warning("The forecast of this process's shards is not recorded", extra=extra)
+            # Out of the moment for which the next wait would be nothing.
+            await asyncio.sleep((MINUTE_MS - RECORDED_AT_MS) / 1_000)
+
+    async def make(self) -> None:
+        """Makes one, and hands it to the recording. Raises: Unavailable."""
+        shards = sorted(self.shards())
+        if not shards:
+            return
+        now_ms = self.clock.now_ms()
+        from_ms = now_ms // MINUTE_MS * MINUTE_MS
+        query = ForecastQuery(
+            from_ms=from_ms,
+            to_ms=from_ms + FORECAST_MINUTES * MINUTE_MS,
+            bucket_ms=MINUTE_MS,
+            overdue_before_ms=now_ms,
+        )
+        with metered() as meter:
+            try:
+                found = await self.forecaster.forecast(query, lambda _: True, only=shards)
+            finally:
+                self.telemetry.page_read("recorded_forecast", units=meter.units)
+        exact = next((number for number, bucket in enumerate(found.buckets) if not bucket.exact), FORECAST_MINUTES)
+        self.record(
+            ShardsForecast(
+                as_of_ms=found.as_of_ms,
+                from_ms=from_ms,
+                shards={shard: found.by_shard[shard] for shard in shards},
+                overdue=found.overdue,
+                exact=exact,
+                counts=[bucket.count for bucket in found.buckets],
+                topics=_largest(found.by_topic),
+                clients=_largest(found.by_client),
+                looked_at=found.looked_at,
+                units=found.units,
+            )
+        )
+
+
+def _largest(counts: Counter[str]) -> dict[str, int]:
+    """The largest, and the rest under the empty name."""
+    named = dict(counts.most_common(FORECAST_NAMES))
+    rest = counts.total() - sum(named.values())
+    return named | ({"": rest} if rest else {})
+
+
+def put_together(recorded: Sequence[ShardsForecast], *, from_ms: int) -> Forecast | None:
+    """The forecast of the hour from a whole minute on, out of those of all processes; None: one of them does not have it.
+
+    By topic, client and shard: sums over the whole of what was recorded, scaled to the hour.
+    """
+    starts = [(from_ms - each.from_ms) // MINUTE_MS for each in recorded]
+    if not all(0 <= start <= FORECAST_MINUTES - HOUR_MS // MINUTE_MS for start in starts):
+        return None
+    buckets = tuple(
+        Bucket(
+            at_ms=from_ms + number * MINUTE_MS,
+            count=sum(each.counts[start + number] for each, start in zip(recorded, starts, strict=True)),
+            exact=all(start + number < each.exact for each, start in zip(recorded, starts, strict=True)),
+        )
+        for number in range(HOUR_MS // MINUTE_MS)
+    )
+    by_shard, by_topic, by_client = Counter[ShardId](), Counter[str](), Counter[str]()
+    for each in recorded:
+        by_shard.update(each.shards)
+        by_topic.update(each.topics)
+        by_client.update(each.clients)
+    whole, hour = sum(sum(each.counts) for each in recorded), sum(bucket.count for bucket in buckets)
+    scale = hour / whole if whole else 1.0
+    by_topic, by_client = _scaled(by_topic, scale), _scaled(by_client, scale)
+    overdue = [each.overdue for each in recorded if each.overdue is not None]
+    as_of_ms = min(each.as_of_ms for each in recorded)
+    return Forecast(
+        query=ForecastQuery(from_ms=from_ms, to_ms=from_ms + HOUR_MS, bucket_ms=MINUTE_MS, overdue_before_ms=as_of_ms),
+        as_of_ms=as_of_ms,
+        buckets=buckets,
+        overdue=sum(overdue) if len(overdue) == len(recorded) else None,
+        by_shard=_scaled(by_shard, scale),
+        unnamed_topics=by_topic.pop("", 0),
+        unnamed_clients=by_client.pop("", 0),
+        by_topic=by_topic,
+        by_client=by_client,
+        looked_at=sum(each.looked_at for each in recorded),
+        units=sum(each.units for each in recorded),
+    )

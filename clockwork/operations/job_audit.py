@@ -8,7 +8,7 @@ The owner of shard n reads segment n of all jobs, `START_S` after its take-over 
 index, states, then the rows that they name. A row that is not there is looked for again `CONFIRM_S` later. If the state has
 not moved meanwhile, and the row is still not there, the step is `domain.jobs.steps.repair`:
 
-    Update state IF rev  +  ConditionCheck: the lost row is not there  +  Put the next row
+    Update state IF rev  +  ConditionCheck: the missing row is not there  +  Put the next row
 
 The check closes a gap that no number of looks would: the row may be about to be applied, by the transaction that wrote the
 state. Then the items conflict, or the check fails (docs/jobs.md, protocol).
@@ -27,8 +27,8 @@ from typing import Final
 from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.jobs.calendar import CalendarName
-from clockwork.domain.jobs.job import VERSIONS_KEPT, ArmedRow, JobChange, JobName, JobState, JobStatus, TakenRow
-from clockwork.domain.jobs.steps import arm_again, may_differ, rearm, repair
+from clockwork.domain.jobs.job import VERSIONS_KEPT, ArmedRow, JobName, JobState, JobStatus, JobTransaction, TakenRow
+from clockwork.domain.jobs.steps import arm_missing, move_for_time_zones, repair, time_zones_would_move
 from clockwork.domain.position import Position
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, ConditionFailed, Contested, Unavailable, Unreadable
@@ -72,12 +72,12 @@ class JobAudit:
         telemetry: Telemetry,
         *,
         take: Callable[[JobState], Awaitable[Sequence[TakenRow]]],
-        follow: Callable[[JobName], Awaitable[bool]],
+        follow_calendars: Callable[[JobName], Awaitable[bool]],
         shards: int,
         interval_ms: int,
     ) -> None:
-        """`take`: hold and look of the armed row of a state; none: it is in flight. `follow`: has a job follow its named
-        calendars, and tells if it was changed. `shards`: the number of shards in the cluster."""
+        """`take`: hold and look of the armed row of a state; none: it is in flight. `follow_calendars`: has a job
+        follow its named calendars, and tells if it was changed. `shards`: the number of shards in the cluster."""
         self._jobs = jobs
         self._search = search
         self._chains = chains
@@ -85,7 +85,7 @@ class JobAudit:
         self._trust = trust
         self._telemetry = telemetry
         self._take = take
-        self._follow = follow
+        self._follow_calendars = follow_calendars
         self._shards = shards
         self._interval_s = interval_ms / 1_000
         self._next_s: dict[ShardId, float] = {}
@@ -165,7 +165,8 @@ class JobAudit:
     async def _confirm(self, suspects: Sequence[_Suspect]) -> None:
         """The second look, and the repair of what is still not there at the same revision."""
         found_at = {(each.state.name, each.row.position): each.state.rev for each in suspects}
-        names = list({each.state.name for each in suspects})
+        # In the order of the suspects, not in that of a set: a seed of the simulation is to be the same history each time.
+        names = list(dict.fromkeys(each.state.name for each in suspects))
         try:
             for begin in range(0, len(names), JOBS_PAGE):
                 states = await self._jobs.read_states(names[begin : begin + JOBS_PAGE])
@@ -181,13 +182,13 @@ class JobAudit:
         rev = found_at.get((state.name, row.position))
         return rev == state.rev or (rev is not None and row != state.armed)
 
-    async def _repair(self, lost: _Suspect) -> None:
-        state = lost.state
+    async def _repair(self, missing: _Suspect) -> None:
+        state = missing.state
         try:
             job = await self._chains.definitions.of_state(state)
-            run_end = await self._jobs.read_run_end(state.name, lost.row.position)
-            change = repair(state, job, lost.row, run_end, self._chains.moment())
-            await self._chains.make(change)
+            run_delivery = await self._jobs.read_run_delivery(state.name, missing.row.position)
+            change = repair(state, job, missing.row, run_delivery, self._chains.step_context())
+            await self._chains.apply(change)
         except (Unavailable, Contested, Unreadable) as error:
             # Changed meanwhile, or about to be applied: nothing was lost, or the next audit finds it.
             self._log_failure(error)
@@ -195,7 +196,7 @@ class JobAudit:
         self._telemetry.job_repaired()
         log.error(
             "Job repaired: its row was not there",
-            extra={"event": "job.repaired", "client": state.client_id, "run": lost.row.run_id},
+            extra={"event": "job.repaired", "client": state.client_id, "run": missing.row.run_id},
         )
 
     async def _tidy(self, states: Mapping[JobName, JobState]) -> None:
@@ -208,26 +209,27 @@ class JobAudit:
                 await self._forget(state)
                 return
             await self._prune(state)
-            if await self._followed(state):
+            if await self._follow_changed_calendars(state):
                 return  # the state is another by now
             if state.status is JobStatus.ACTIVE and state.open_run is None:
                 await self._arm(state)
         except (Contested, Unreadable) as error:
             self._log_failure(error)
 
-    async def _followed(self, state: JobState) -> bool:
-        """Has the job follow its calendars, if one is another than the job was resolved with. Returns True if it did."""
+    async def _follow_changed_calendars(self, state: JobState) -> bool:
+        """Has the job follow its calendars, if one is another than the job was resolved with. Returns True if the audit of
+        this job is to end here: it followed, or could not."""
         if not state.calendars or state.status not in (JobStatus.ACTIVE, JobStatus.PAUSED):
             return False
         try:
             present = {name: await self._digest_of(CalendarName(state.client_id, name)) for name, _ in state.calendars}
         except Unreadable as error:
-            self._log_failure(error)  # it goes on by the content that it has
+            self._log_failure(error)  # it keeps the content that it has
             return False
         for name, digest in present.items():
             if digest is None:
                 log.warning(
-                    "Job goes by a calendar that is not there any more",
+                    "A job names a calendar that does not exist",
                     extra={
                         "event": "job.calendar_missing",
                         "client": state.client_id,
@@ -238,7 +240,7 @@ class JobAudit:
         if all(present[name] in (None, digest) for name, digest in state.calendars):
             return False
         try:
-            if not await self._follow(state.name):
+            if not await self._follow_calendars(state.name):
                 return False
         except Unavailable as error:
             self._log_failure(error)  # of one job: the others of the segment do not wait for it
@@ -258,19 +260,19 @@ class JobAudit:
 
     async def _arm(self, state: JobState) -> None:
         """Arms what is not armed, or stands at another time than it would by the rules of time zones as they are."""
-        if state.armed is not None and state.tz == self._chains.moment().tz:
+        if state.armed is not None and state.tz_release == self._chains.step_context().tz_release:
             return
         job = await self._chains.definitions.of_state(state)
-        change: JobChange | None
+        change: JobTransaction | None
         if state.armed is None:
-            change = arm_again(state, job, self._chains.moment())
-        elif may_differ(state, job, self._chains.moment()) and (taken := await self._take(state)):
-            change = rearm(state, job, taken, self._chains.moment())
+            change = arm_missing(state, job, self._chains.step_context())
+        elif time_zones_would_move(state, job, self._chains.step_context()) and (taken := await self._take(state)):
+            change = move_for_time_zones(state, job, taken, self._chains.step_context())
         else:
             return
         if change is None:
             return
-        await self._chains.make(change)
+        await self._chains.apply(change)
         if state.armed is None:
             self._telemetry.job_rearmed("not_armed")
             return

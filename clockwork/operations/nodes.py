@@ -13,9 +13,9 @@ from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.domain.ownership import ProcessId
-from clockwork.domain.seen import FORGOTTEN_MS, GONE_MS, REPORT_MS, ProcessReport
+from clockwork.domain.registry import FORGOTTEN_MS, GONE_MS, REPORT_MS, ProcessReport
 from clockwork.errors import BrokerUnavailable, ClockworkError
-from clockwork.ports.seen import SeenStore
+from clockwork.ports.registry import Registry
 from clockwork.settings.digests import differences
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class NodesView:
 class NodeSurvey:
     """Answers for operators."""
 
-    store: SeenStore
+    store: Registry
     clock: Clock
     member_processes: Callable[[], Awaitable[Set[ProcessId]]]
     """Asks Kafka. Raises: BrokerUnavailable."""
@@ -79,7 +79,7 @@ class NodeSurvey:
 class ProcessReports:
     """The reports of this process."""
 
-    store: SeenStore
+    store: Registry
     clock: Clock
     report: Callable[[int], ProcessReport]
     """This process as it is now, given the time since the report before, in milliseconds."""

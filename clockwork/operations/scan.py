@@ -17,7 +17,7 @@ from clockwork.clock import Clock
 from clockwork.domain.position import Position, due_ms_of, first_at
 from clockwork.domain.schedule import BrokenRow, ClientId, Pointer, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch, ScheduleStore
+from clockwork.ports.store import KeyName, OutcomeKey, ScheduleSearch, ScheduleStore
 from clockwork.requests import state
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import ScheduleView
@@ -111,12 +111,12 @@ class PendingScan:
         async with patience.enforced():
             found: list[PendingSchedule] = []
             unreadable = size_bytes = 0
-            place: ScanCursor | None = start
+            cursor: ScanCursor | None = start
             for _ in range(PAGES_MAX):
-                if place is None or len(found) >= limit or size_bytes > PAGE_BYTES_MAX:
+                if cursor is None or len(found) >= limit or size_bytes > PAGE_BYTES_MAX:
                     break
-                after = _later(place.after, only.due_from_ms)
-                page = await self._store.read_page(place.shard, after=after, rows_max=limit - len(found))
+                after = _later(cursor.after, only.due_from_ms)
+                page = await self._store.read_page(cursor.shard, after=after, rows_max=limit - len(found))
                 inside = [each for each in page.rows if not only.is_behind(each.position)]
                 mine = [each for each in inside if only.is_about(each) and not each.of_job]
                 rows = [row for row in mine if isinstance(row, Row)]
@@ -124,14 +124,14 @@ class PendingScan:
                 size_bytes += sum(row.schedule.size_bytes for row in rows)
                 found += await self._pending(rows)
                 ends_here = len(inside) < len(page.rows)
-                place = self._behind(place, None if ends_here else page.next_after)
-            return ScanPage(found=tuple(found), unreadable=unreadable, next_from=place)
+                cursor = self._next_cursor(cursor, None if ends_here else page.next_after)
+            return ScanPage(found=tuple(found), unreadable=unreadable, next_from=cursor)
 
     async def _pending(self, rows: list[Row]) -> list[PendingSchedule]:
         """The rows that have not ended, each with its pointer."""
-        due = [_place_of(row) for row in rows if row.due_ms <= self._clock.now_ms()]
+        due = [_outcome_key(row) for row in rows if row.due_ms <= self._clock.now_ms()]
         ended = await self._search.read_outcomes(due) if due else {}
-        rows = [row for row in rows if _place_of(row) not in ended]
+        rows = [row for row in rows if _outcome_key(row) not in ended]
         pointers = await self._search.read_pointers([_key_of(row) for row in rows]) if rows else {}
         pointed = {row.position for row in rows if (p := pointers.get(_key_of(row))) and p.position == row.position}
         # A row that has moved or ended since the page was read is left out; a row whose pointer is lost is kept.
@@ -145,11 +145,11 @@ class PendingScan:
             if row.position in pointed or (row.shard, row.position) in still_there
         ]
 
-    def _behind(self, place: ScanCursor, next_after: Position | None) -> ScanCursor | None:
+    def _next_cursor(self, cursor: ScanCursor, next_after: Position | None) -> ScanCursor | None:
         if next_after is not None:
-            return ScanCursor(shard=place.shard, after=next_after)
-        last = place.shard + 1 >= self._settings.shards
-        return None if last else ScanCursor(shard=ShardId(place.shard + 1), after=None)
+            return ScanCursor(shard=cursor.shard, after=next_after)
+        last = cursor.shard + 1 >= self._settings.shards
+        return None if last else ScanCursor(shard=ShardId(cursor.shard + 1), after=None)
 
 
 def _later(after: Position | None, due_from_ms: int | None) -> Position | None:
@@ -164,5 +164,5 @@ def _key_of(row: Row) -> KeyName:
     return (row.schedule.client_id, row.schedule.schedule_key)
 
 
-def _place_of(row: Row) -> OutcomePlace:
+def _outcome_key(row: Row) -> OutcomeKey:
     return (*_key_of(row), row.position)

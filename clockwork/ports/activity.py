@@ -30,7 +30,7 @@ class ActivityLog(Protocol):
         missing, forbidden, or takes no record of this size)."""
         ...
 
-    async def follow(self, on_records: Callable[[Sequence[ActivityRecord]], None], *, minutes_from_ms: int) -> None:
+    async def tail(self, on_records: Callable[[Sequence[ActivityRecord]], None], *, minutes_from_ms: int) -> None:
         """Reads on until cancelled: the latest events of each Kafka partition and all that come, and the minutes sent since
         a time. Each record once, in order within its Kafka partition; goes on by itself after trouble, and never raises for
         it."""

@@ -8,15 +8,24 @@ from typing import Protocol
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.jobs.calendar import Calendar, CalendarName
-from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import (
+    Job,
+    JobName,
+    JobState,
+    JobTransaction,
+    RunCompletion,
+    RunDelivery,
+    RunRequest,
+    SkippedTimes,
+)
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import ConditionFailed
 
 
-class JobChanged(ConditionFailed):
-    """The state of a job is not at the revision that a change was made from. Nothing was written."""
+class StaleRevision(ConditionFailed):
+    """The state of a job is at another revision than the change was made from. Nothing was written."""
 
     def __init__(self, state: JobState | None) -> None:
         super().__init__()
@@ -37,10 +46,10 @@ class NamePage:
 class LogPage:
     """Some entries of a job's log, the newest first: in falling order of their positions."""
 
-    entries: tuple[RunEnd | SkippedRuns, ...]
+    entries: tuple[RunDelivery | SkippedTimes, ...]
     completions: Mapping[Position, RunCompletion]
-    """Those of these runs that are completed. A completion is put after its run, so it may be missing here for a moment."""
-    next_last: Position | None
+    """Those of these runs that have one. A completion is put after its run, so it may be missing here for a moment."""
+    next_from: Position | None
     """Read on down from this position, inclusive; None: there is nothing more."""
 
 
@@ -63,13 +72,13 @@ class CalendarStore(Protocol):
         ...
 
     async def list_calendars(self, client_id: ClientId, *, after: str | None, calendars_max: int) -> Sequence[Calendar]:
-        """Reads a client's calendars in the order of their names behind `after`, at most so many; fewer only if there are
+        """Reads a client's calendars in the order of their names after `after`, at most so many; fewer only if there are
         no more, or some cannot be read: those are left out and logged."""
         ...
 
     async def list_jobs_of_calendar(self, key: CalendarName, *, after: JobId | None, jobs_max: int) -> NamePage:
-        """Reads names of jobs that are noted beside a calendar (`JobChange.names`), deleted and ended ones too, and some
-        that do not name it, in the order of their ids behind `after`, about `jobs_max`."""
+        """Reads names of jobs that have a reference beside a calendar (`JobTransaction.references_put`), deleted and
+        ended ones too, and some that do not name it, in the order of their ids after `after`, about `jobs_max`."""
         ...
 
 
@@ -81,8 +90,8 @@ class JobStore(CalendarStore, Protocol):
 
     # --- one job
 
-    async def read_state(self, name: JobName, *, settled: bool = False) -> JobState | None:
-        """Reads the state. `settled`: not while a transaction is being applied to it, which raises TransactionConflict
+    async def read_state(self, name: JobName, *, committed: bool = False) -> JobState | None:
+        """Reads the state. `committed`: or raises TransactionConflict while a transaction is being applied to it
         (TransactGetItems).
 
         Raises: NewerFormat, Unreadable, TransactionConflict.
@@ -103,20 +112,20 @@ class JobStore(CalendarStore, Protocol):
         be read are left out and logged."""
         ...
 
-    async def change(self, change: JobChange) -> None:
-        """Makes a change: see `JobChange`. Changes of several jobs that are asked for at the same time may share a call, and
-        fail each alone. The same change again after an unknown outcome is the same change: the stored state is equal. Its
-        notes beside calendars stand before it is made, also if it is not.
+    async def change(self, change: JobTransaction) -> None:
+        """Makes a change: see `JobTransaction`. Changes of several jobs that are asked for at the same time may share a
+        call, and fail each alone. The same change again after an unknown outcome is the same change: the stored state
+        is equal. Its references beside calendars stand before it is made, also if it is not.
 
-        Raises, and nothing was written: JobChanged (the state is at another revision), ConditionFailed (another condition
+        Raises, and nothing was written: StaleRevision (the state is at another revision), ConditionFailed (another condition
         does not hold), TransactionConflict, NewerFormat and Unreadable (the state cannot be read).
         """
         ...
 
     async def forget(self, state: JobState) -> None:
-        """Deletes the state of a job whose retention is over, if it is still at this revision, its notes beside calendars,
-        and all definitions: the newest one with the state, so that a job which is restored at the last moment has it. May
-        be repeated. Raises: ConditionFailed (another state is there)."""
+        """Deletes the state of a job whose retention is over, if it is still at this revision, its references beside
+        calendars, and all definitions: the newest one with the state, so that a job which is restored at the last
+        moment has it. May be repeated. Raises: ConditionFailed (another state is there)."""
         ...
 
     async def prune_versions(self, state: JobState, *, below: int) -> None:
@@ -126,15 +135,15 @@ class JobStore(CalendarStore, Protocol):
 
     # --- runs
 
-    async def put_run_ends(self, ends: Sequence[RunEnd], *, first_stands: bool) -> None:
-        """Puts entries of runs, of any jobs; any number, no two of one position. `first_stands`: an entry that is there
+    async def put_run_deliveries(self, ends: Sequence[RunDelivery], *, keep_existing: bool) -> None:
+        """Puts entries of runs, of any jobs; any number, no two of one position. `keep_existing`: an entry that is there
         already stays (at_least_once); else it is overwritten: all writers write the same (exactly_once).
 
         When it returns, all stand. Some may stand when it raises. May be repeated freely, by a zombie too.
         """
         ...
 
-    async def read_run_end(self, name: JobName, position: Position) -> RunEnd | None:
+    async def read_run_delivery(self, name: JobName, position: Position) -> RunDelivery | None:
         """Reads the entry of the run whose row stood at this position. Raises: NewerFormat, Unreadable."""
         ...
 
@@ -172,7 +181,7 @@ class JobStore(CalendarStore, Protocol):
     # --- many jobs
 
     async def list_jobs(self, client_id: ClientId, *, after: JobId | None, jobs_max: int) -> NamePage:
-        """Reads names of a client's jobs in the order of their ids (by their UTF-8 bytes) behind `after`, deleted and ended
+        """Reads names of a client's jobs in the order of their ids (by their UTF-8 bytes) after `after`, deleted and ended
         ones too, about `jobs_max`. May lag: a job that was made a few seconds ago may be missing, or one that is gone be
         named."""
         ...

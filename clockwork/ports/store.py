@@ -24,7 +24,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.ports.findings import Findings
 from clockwork.ports.jobs import JobStore
 from clockwork.ports.operations import PauseStore
-from clockwork.ports.seen import SeenStore
+from clockwork.ports.registry import Registry
 from clockwork.tls import CertFiles
 
 
@@ -44,7 +44,7 @@ class End:
     row: Row | BrokenRow
     outcome: Outcome | None
     """None for a row whose key cannot be read, and for an occurrence of a job: its end is in the job's log by then."""
-    first_stands: bool
+    keep_existing: bool
     """True if an outcome that is stored already stays (at_least_once). False if it is overwritten, since all writers
     write the same one (exactly_once). An exception is a writer that could not read the row, such as an older node: its
     outcome has no content, and is put only where none stands, even if this is False."""
@@ -52,7 +52,7 @@ class End:
     @property
     def only_if_absent(self) -> bool:
         """True if the outcome is put only where none stands."""
-        return self.first_stands or self.outcome is None or self.outcome.schedule is None
+        return self.keep_existing or self.outcome is None or self.outcome.schedule is None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -261,7 +261,7 @@ class ScheduleStore(Protocol):
     async def read_page(
         self, shard: ShardId, *, after: Position | None, rows_max: int, due_ms_max: int | None = None
     ) -> Page:
-        """Reads rows in position order behind `after` (None: from the lowest), at most `rows_max` and about 1 MB, and none
+        """Reads rows in position order after `after` (None: from the lowest), at most `rows_max` and about 1 MB, and none
         behind the first that is due after `due_ms_max`. Rows that cannot be read are in it as `BrokenRow`. Not a snapshot:
         each row is as it was at its own moment."""
         ...
@@ -292,8 +292,8 @@ class ScheduleStore(Protocol):
 
 
 KeyName = tuple[ClientId, ScheduleKey]
-RowPlace = tuple[ShardId, Position]
-OutcomePlace = tuple[ClientId, ScheduleKey, Position]
+RowKey = tuple[ShardId, Position]
+OutcomeKey = tuple[ClientId, ScheduleKey, Position]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -338,11 +338,11 @@ class ScheduleSearch(Protocol):
         may lag: a row of a moment ago may be missing, and a deleted one still there."""
         ...
 
-    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+    async def read_rows_at(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Row | BrokenRow]:
         """Reads the rows that exist, in any shards."""
         ...
 
-    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+    async def read_outcomes(self, keys: Sequence[OutcomeKey]) -> Mapping[OutcomeKey, Outcome]:
         """Reads the outcomes that exist, expired or not."""
         ...
 
@@ -367,7 +367,7 @@ class Stores:
     lists: bool
     """True if `search` can list and count a client's pointers."""
     pauses: PauseStore
-    seen: SeenStore
+    registry: Registry
     init: Callable[[], Awaitable[None]]
     """Makes the tables and, once in the cluster's life, its shards. May be repeated, and done by several nodes at once.
     Raises: StoreUnavailable, CannotStart."""

@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from clockwork.domain.activity import ActionKind, ScheduleChange
-from clockwork.domain.destination import Topic
+from clockwork.domain.activity import Action, ScheduleChange
 from clockwork.domain.jobs.job import CompletionResult, SkipReason
-from clockwork.domain.run import JobId
-from clockwork.domain.schedule import BrokenRow, ClientId, Failure, Guarantee, Receipt, Row, ScheduleKey
+from clockwork.domain.schedule import BrokenRow, Failure, Guarantee, Receipt, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.activity import Stream
 
@@ -37,9 +35,21 @@ Limit = Literal[
     "creates", "create_bytes", "pending", "jobs", "topic_deliveries", "connections", "slow_requests", "read_units"
 ]
 PageCall = Literal[
-    "list", "get", "why", "upcoming", "forecast", "search", "shards", "nodes", "clients", "pauses", "dead_letters"
+    "list",
+    "get",
+    "why",
+    "upcoming",
+    "forecast",
+    "search",
+    "shards",
+    "nodes",
+    "clients",
+    "pauses",
+    "dead_letters",
+    "recorded_forecast",
 ]
-"""Calls whose reads are counted in read units (`ports.read_units`)."""
+"""Calls whose reads are counted in read units (`ports.read_units`). `recorded_forecast`: no call, but the forecast
+that a process makes of its shards each minute."""
 CountResult = Literal["counted", "failed"]
 Malformed = Literal["row", "wakeup", "newer_row", "marker", "newer_marker", "job"]
 JobRunResult = Literal["delivered", "failed"]
@@ -80,19 +90,8 @@ class Telemetry(Protocol):
     def failed(self, guarantee: Guarantee, row: Row | BrokenRow, failure: Failure, receipt: Receipt | None) -> None:
         """Counts a schedule that ended as failed. `receipt`: of its dead letter; None: it has none."""
 
-    def action(
-        self,
-        kind: ActionKind,
-        *,
-        by: str,
-        client_id: ClientId | None = None,
-        schedule_key: ScheduleKey | None = None,
-        job_id: JobId | None = None,
-        topic: Topic | None = None,
-        shard: ShardId | None = None,
-    ) -> None:
-        """Notes what a principal of this name did to a dead letter, a job, or to a client, a topic or a shard as a
-        whole."""
+    def action(self, action: Action) -> None:
+        """Notes what was done to a dead letter, a job, many schedules, or to a client, a topic or a shard as a whole."""
 
     def activity_sent(self, stream: Stream, count: int, size_bytes: int) -> None:
         """Counts events or minutes that Kafka has taken, and their bytes."""
@@ -184,7 +183,8 @@ class Telemetry(Protocol):
         """Counts a run of a job that has ended, once what follows it is armed."""
 
     def job_skipped(self, reason: SkipReason, count: int) -> None:
-        """Counts fire times that were skipped."""
+        """Counts fire times that were skipped; of the reason `excluded`, times that a calendar excludes, which are no fire
+        times."""
 
     def job_completion(self, result: CompletionResult, *, seconds: float) -> None:
         """Counts the end of a run that was to be completed; `seconds`: from its start, or its delivery."""
@@ -215,17 +215,7 @@ class NoTelemetry:
     def deliveries(self, guarantee: Guarantee, count: int) -> None: ...
     def refused(self, row: Row, reason: str, attempts: int) -> None: ...
     def failed(self, guarantee: Guarantee, row: Row | BrokenRow, failure: Failure, receipt: Receipt | None) -> None: ...
-    def action(
-        self,
-        kind: ActionKind,
-        *,
-        by: str,
-        client_id: ClientId | None = None,
-        schedule_key: ScheduleKey | None = None,
-        job_id: JobId | None = None,
-        topic: Topic | None = None,
-        shard: ShardId | None = None,
-    ) -> None: ...
+    def action(self, action: Action) -> None: ...
     def activity_sent(self, stream: Stream, count: int, size_bytes: int) -> None: ...
     def activity_lost(self, stream: Stream, count: int) -> None: ...
     def dead_letter(self, where: LetterPlace) -> None: ...

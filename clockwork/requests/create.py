@@ -29,7 +29,7 @@ from clockwork.requests import state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.results import Created, CreateResult, KeyTaken, Repeated, ScheduleView, Status
+from clockwork.requests.results import AlreadyCreated, Created, CreateResult, KeyTaken, ScheduleView, Status
 
 
 async def create_schedule(
@@ -38,7 +38,7 @@ async def create_schedule(
     deadline: RequestDeadline,
     *,
     accepted_us: int | None = None,
-    known: Repeated | KeyTaken | None = None,
+    known: AlreadyCreated | KeyTaken | None = None,
     command: CommandDedup | None = None,
 ) -> CreateResult:
     """Accepts a schedule. `known`: `find_repeat` has just found that it stores nothing.
@@ -53,7 +53,7 @@ async def create_schedule(
         # A schedule that was accepted before stays accepted, even if its topic, Kafka or the clock is gone since.
         if known is None:
             known = await find_repeat(context, new, deadline, command=command)
-        if not isinstance(known, Repeated):
+        if not isinstance(known, AlreadyCreated):
             raise
         return known
     if known is not None:
@@ -86,7 +86,7 @@ async def create_schedule(
 
 async def find_repeat(
     context: RequestContext, new: NewSchedule, deadline: RequestDeadline, *, command: CommandDedup | None = None
-) -> Repeated | KeyTaken | None:
+) -> AlreadyCreated | KeyTaken | None:
     """The result that `create_schedule` has if it stores nothing; None if it would store.
 
     Raises: Unavailable, CommandAlreadyProcessed.
@@ -94,7 +94,7 @@ async def find_repeat(
     if command is not None:
         await command.check()
     found = await _result_or_replaceable(context, new, None, deadline, command)
-    return found if isinstance(found, Repeated | KeyTaken) else None
+    return found if isinstance(found, AlreadyCreated | KeyTaken) else None
 
 
 async def _result_or_replaceable(
@@ -114,7 +114,7 @@ async def _result_or_replaceable(
         return _accepted(context, view, mine, command)  # the row was written by a try whose answer was lost
     if pointer.digest == new.digest:
         announce_pending(context, view)
-        return Repeated(view)
+        return AlreadyCreated(view)
     return KeyTaken(view) if view.status is Status.PENDING else pointer
 
 

@@ -42,7 +42,7 @@ class ScheduleNotes:
 
 
 @dataclass(frozen=True, slots=True)
-class JobNotes:
+class JobCommandNotes:
     """The note of a job."""
 
     context: RequestContext

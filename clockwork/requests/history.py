@@ -27,7 +27,7 @@ class HistoryPage:
 
     outcomes: tuple[Outcome, ...]
     next_after: Position | None
-    """Go on behind this position; None: there are no more."""
+    """Go on after this position; None: there are no more."""
 
 
 async def history_page(
@@ -39,7 +39,7 @@ async def history_page(
     after: Position | None,
     limit: int,
 ) -> HistoryPage | NotFound:
-    """The outcomes behind `after`, at most `limit`. Raises: Unavailable, Unreadable."""
+    """The outcomes after `after`, at most `limit`. Raises: Unavailable, Unreadable."""
     newest_first = sorted(await context.search.read_ended(client_id, schedule_key), key=acceptance_of, reverse=True)
     behind = [p for p in newest_first if after is None or acceptance_of(p) < acceptance_of(after)]
     page = await _page(context, client_id, schedule_key, behind, limit)

@@ -76,7 +76,7 @@ class HoldAttempts:
         self._context = context
         self._pointer = pointer
         self._deadline = deadline
-        self._lost = 0
+        self._lost_holds = 0
         self._owner_asked_until_s: float | None = None
 
     async def hold_and_look(self) -> Held:
@@ -98,8 +98,8 @@ class HoldAttempts:
 
     def _in_flight(self, failed: Contested) -> bool:
         if isinstance(failed, ConditionFailed):
-            self._lost += 1
-            return self._lost >= TRIES_MAX
+            self._lost_holds += 1
+            return self._lost_holds >= TRIES_MAX
         if isinstance(failed, TooLate):
             spent_s = self._deadline.spent_s
             self._owner_asked_until_s = self._owner_asked_until_s or spent_s + WAITING_ROW_MS / 1_000

@@ -32,7 +32,7 @@ from clockwork.requests import state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import announce, announce_pending, check_topic
 from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.results import Created, CreateResult, ExportRefused, KeyTaken, Repeated, Status
+from clockwork.requests.results import AlreadyCreated, Created, CreateResult, ExportRefused, KeyTaken, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ async def import_schedule(context: RequestContext, item: ImportItem, deadline: R
 
 async def look_under_key(
     context: RequestContext, imported: ImportedSchedule, deadline: RequestDeadline
-) -> Repeated | KeyTaken | Pointer | None:
+) -> AlreadyCreated | KeyTaken | Pointer | None:
     """Reads what stands under its key: a result, if nothing is to be stored; else the pointer to replace, or None."""
     new = imported.new
     key = await state.read_key(context, new.client_id, new.schedule_key, deadline)
@@ -109,7 +109,7 @@ async def look_under_key(
             [FieldError("origin.position", "was imported before, and the retention of its outcome is over")]
         )
     announce_pending(context, view)
-    return Repeated(view)
+    return AlreadyCreated(view)
 
 
 def _row(context: RequestContext, imported: ImportedSchedule, replaces: Pointer | None) -> Row:

@@ -27,7 +27,7 @@ from clockwork.domain.position import LAST, Position, due_ms_of, first_at
 from clockwork.domain.schedule import BrokenRow, ClientId, EndState, OrderingKey, Outcome, Pointer, Row
 from clockwork.domain.sharding import shard_of
 from clockwork.errors import Unreadable
-from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch
+from clockwork.ports.store import KeyName, OutcomeKey, ScheduleSearch
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
@@ -93,7 +93,7 @@ class ListPage:
 
     views: tuple[ScheduleView, ...]
     next_after: Position | None
-    """Go on behind this position; None: there are no more."""
+    """Go on after this position; None: there are no more."""
     looked_at: int = 0
     """Schedules that were read for it."""
 
@@ -107,7 +107,7 @@ async def count_ahead(search: ScheduleSearch, clock: Clock, client_id: ClientId,
 async def list_page(
     context: RequestContext, query: ListQuery, deadline: RequestDeadline, *, after: Position | None, limit: int
 ) -> ListPage:
-    """The schedules behind `after`, at most `limit`; fewer, even none, does not mean that there are no more.
+    """The schedules after `after`, at most `limit`; fewer, even none, does not mean that there are no more.
 
     Raises: Unavailable.
     """
@@ -251,7 +251,7 @@ def _name(pointer: Pointer) -> KeyName:
     return (pointer.client_id, pointer.schedule_key)
 
 
-def _outcome_key(pointer: Pointer) -> OutcomePlace:
+def _outcome_key(pointer: Pointer) -> OutcomeKey:
     return (pointer.client_id, pointer.schedule_key, pointer.position)
 
 

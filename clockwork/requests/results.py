@@ -1,4 +1,11 @@
-"""Questions and answers of the request service, without HTTP."""
+"""Questions and answers of the request service, without HTTP.
+
+A request that writes has two results: the participle of its verb, if this request wrote it (`Created`, `Changed`,
+`JobCreated`, `RunClosed`), and another one, if it was so already, maybe by the same request before, and nothing was written:
+`Already` before that word (`AlreadyCreated`, `RunAlreadyClosed`), of a change `Unchanged`. A cancel and a delete have
+one for both. `…Refused`: the state does not allow it; `…Declined`: the union of all results of a request that was
+understood and not carried out.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +66,7 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
+class AlreadyCreated:
     """The same request was accepted before; the view is the schedule's present state."""
 
     view: ScheduleView
@@ -82,14 +89,14 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The schedule stands as the request wants it; it was written by this request."""
+    """The schedule is as the request wants it; it was written by this request."""
 
     view: ScheduleView
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The schedule stood as the request wants it, maybe by the same request before: nothing was written."""
+    """The schedule was as the request wants it, maybe by the same request before: nothing was written."""
 
     view: ScheduleView
 
@@ -122,7 +129,7 @@ class ExportRefused:
     """A sentence about its time, without its subject."""
 
 
-CreateResult = Created | Repeated | KeyTaken
+CreateResult = Created | AlreadyCreated | KeyTaken
 CancelResult = Cancelled | VersionDiffers | NotFound | Refused
 ChangeResult = Changed | Unchanged | VersionDiffers | NotFound | Refused
 Declined = KeyTaken | VersionDiffers | NotFound | Refused

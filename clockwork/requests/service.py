@@ -29,16 +29,17 @@ from clockwork.requests.cancel import cancel_schedule
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import create_schedule, find_repeat
 from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.find_many import find_many
 from clockwork.requests.history import HistoryPage, history_page
 from clockwork.requests.imports import ImportItem, check_export, import_schedule
 from clockwork.requests.jobs.service import JobService
 from clockwork.requests.listing import ListPage, ListQuery, list_page
-from clockwork.requests.look_up import look_up
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.reschedule import Wish, reschedule
 from clockwork.requests.results import (
     ANY_VERSION,
+    AlreadyCreated,
     Cancelled,
     CancelResult,
     Change,
@@ -49,7 +50,6 @@ from clockwork.requests.results import (
     ExportRefused,
     KeyTaken,
     NotFound,
-    Repeated,
     ScheduleView,
     Status,
     Unchanged,
@@ -95,7 +95,7 @@ class RequestService:
         new: NewSchedule,
         *,
         accepted_us: int | None = None,
-        known: Repeated | KeyTaken | None = None,
+        known: AlreadyCreated | KeyTaken | None = None,
         command: CommandDedup | None = None,
     ) -> CreateResult:
         """Accepts a schedule. `accepted_us`: it is an item of a batch, which has reserved this time of acceptance. `known`:
@@ -141,9 +141,9 @@ class RequestService:
             case Created(view):
                 context.telemetry.schedule("created", _change("created", view, principal))
                 return Created(view, limits)
-            case Repeated(view):
+            case AlreadyCreated(view):
                 context.telemetry.schedule("repeated")
-                return Repeated(view, limits)
+                return AlreadyCreated(view, limits)
             case KeyTaken():
                 self.count_rejected()
                 return result
@@ -151,9 +151,9 @@ class RequestService:
     async def find(self, principal: Principal, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
         """The present state of a key. None: no schedule was ever accepted under it, or its retention is over."""
         authorize(principal, Right.READ, client_id)
-        return await self.state_of(client_id, schedule_key)
+        return await self.find_unchecked(client_id, schedule_key)
 
-    async def state_of(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
+    async def find_unchecked(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
         """The present state of a key, as `find` returns it, for callers that check the rights themselves."""
         async with self.context.deadline() as deadline:
             return await state.read_state(self.context, client_id, schedule_key, deadline)
@@ -243,7 +243,7 @@ class RequestService:
                 result = await self._retry_failed(client_id, schedule_key, due_ms, condition)
                 room.used = isinstance(result, Changed)
         except TooManyRequests:
-            view = await self.state_of(client_id, schedule_key)
+            view = await self.find_unchecked(client_id, schedule_key)
             if view is not None and view.status is Status.FAILED and condition.holds(view.version):
                 self.context.telemetry.limited("pending")
                 raise
@@ -256,7 +256,7 @@ class RequestService:
     async def list_schedules(
         self, principal: Principal, query: ListQuery, *, after: Position | None, limit: int
     ) -> ListPage:
-        """The schedules of a client behind `after`, at most `limit`. Raises: SearchOff."""
+        """The schedules of a client after `after`, at most `limit`. Raises: SearchOff."""
         if not self.context.lists:
             raise SearchOff
         authorize(principal, Right.READ, query.client_id)
@@ -272,7 +272,7 @@ class RequestService:
         after: Position | None,
         limit: int,
     ) -> HistoryPage | NotFound:
-        """The ends of all schedules that stood under the key, behind `after`, at most `limit`."""
+        """The ends of all schedules that stood under the key, after `after`, at most `limit`."""
         authorize(principal, Right.READ, client_id)
         async with self.context.deadline() as deadline:
             return await history_page(self.context, client_id, schedule_key, deadline, after=after, limit=limit)
@@ -352,7 +352,7 @@ class RequestService:
             match result:
                 case Created(view):
                     self.context.telemetry.schedule("created", _change("created", view, principal))
-                case Repeated():
+                case AlreadyCreated():
                     self.context.telemetry.schedule("repeated")
                 case KeyTaken():
                     self.count_rejected()
@@ -410,7 +410,7 @@ class RequestService:
 
         return await run_batch(retry, items, key_of=_acted_key, timeout_ms=self.batch_timeout_ms(len(items)))
 
-    async def find_batch(
+    async def find_many(
         self, principal: Principal, items: Sequence[KeyName | InvalidInput]
     ) -> list[ScheduleView | NotFound | Exception]:
         """The present state of each key, as `find` shows it. An item that could not be read, or is not covered, is its own
@@ -423,7 +423,7 @@ class RequestService:
                 refused[name] = error
         names = dict.fromkeys(item for item in items if not isinstance(item, InvalidInput) and item not in refused)
         async with self.context.deadline() as deadline:
-            found = await look_up(self.context, list(names), deadline)
+            found = await find_many(self.context, list(names), deadline)
         return [item if isinstance(item, InvalidInput) else refused.get(item) or found[item] for item in items]
 
     def count_rejected(self) -> None:
@@ -440,7 +440,7 @@ class RequestService:
                 self.context, client_id, schedule_key, deadline, due_ms=due_ms, condition=condition
             )
 
-    async def _known_repeat(self, principal: Principal, new: NewSchedule) -> Repeated | KeyTaken | None:
+    async def _known_repeat(self, principal: Principal, new: NewSchedule) -> AlreadyCreated | KeyTaken | None:
         """The result of a create that stores nothing; None if it would store, or if only the create itself can find
         out."""
         try:

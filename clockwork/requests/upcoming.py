@@ -20,7 +20,7 @@ from typing import Final
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.destination import Topic
 from clockwork.domain.position import LAST, Position, first_at
-from clockwork.domain.run import JobOfRow
+from clockwork.domain.run import RunOfRow
 from clockwork.domain.schedule import ClientId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.read_units import current_meter, metered
@@ -59,7 +59,7 @@ class UpcomingItem:
     """A pending schedule, or the next run of a job."""
 
     view: ScheduleView
-    job: JobOfRow | None = None
+    job: RunOfRow | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ class UpcomingPage:
 
     items: tuple[UpcomingItem, ...]
     next_after: Position | None
-    """Go on behind this position; None: there are no more."""
+    """Go on after this position; None: there are no more."""
     looked_at: int
     """Rows that were read for it."""
 
@@ -90,7 +90,7 @@ class Upcoming:
         after: Position | None,
         limit: int,
     ) -> UpcomingPage:
-        """Rows behind `after`, of clients that `covers` is true for, at most `limit`. Raises: Unavailable."""
+        """Rows after `after`, of clients that `covers` is true for, at most `limit`. Raises: Unavailable."""
         if query.client_id is not None and self.context.lists:
             return await self._of_client(query, query.client_id, deadline, after=after, limit=limit)
         found: list[Row] = []
@@ -181,5 +181,5 @@ def _is_wanted(row: Row, query: UpcomingQuery) -> bool:
 
 
 def _page(rows: list[Row], next_after: Position | None, looked_at: int) -> UpcomingPage:
-    items = tuple(UpcomingItem(view=state.row_view(row), job=row.job) for row in rows)
+    items = tuple(UpcomingItem(view=state.row_view(row), job=row.run) for row in rows)
     return UpcomingPage(items=items, next_after=next_after, looked_at=looked_at)

@@ -38,7 +38,7 @@ FIRST_ROWS: Final = 2
 DUE_NOW_MS: Final = 10_000
 """Time after the due time within which a schedule without a reason to wait is on its way: the scan interval that a lost
 wake-up may cost, and a take-over."""
-BEHIND_MS: Final = 1_000
+SHARD_LATE_MS: Final = 1_000
 """Time after the due time from which the owner should have come to it."""
 TOPIC_MISSING: Final = "topic_missing"
 KAFKA_AWAY: Final = "kafka_unavailable"
@@ -148,7 +148,7 @@ class WhyReader:
         if shard is None or owner is None or owner.fenced_at_ms is not None:
             return because(WhyReason.SHARD_WITHOUT_OWNER)
         front = await self._front(row)
-        if owner.frontier_ms < row.due_ms and late_ms > BEHIND_MS:
+        if owner.frontier_ms < row.due_ms and late_ms > SHARD_LATE_MS:
             return because(WhyReason.SHARD_BEHIND, lag_ms=max(0, now_ms - front.first_due_ms))
         if (destination := await self._destination(row, now_ms)) is not None:
             return because(WhyReason.DESTINATION_WAITS, destination=destination)

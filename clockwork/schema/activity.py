@@ -22,6 +22,8 @@ class EventDocument(BaseModel):
     job_id: Annotated[str | None, Field(alias="jobId")] = None
     """For a run of a job, in place of the key."""
     run_id: Annotated[str | None, Field(alias="runId")] = None
+    delivery_id: Annotated[str | None, Field(alias="deliveryId")] = None
+    """Given for a delivery, a refusal or a failure."""
     shard: int | None = None
     topic: str | None = None
     result: str | None = None
@@ -35,6 +37,12 @@ class EventDocument(BaseModel):
     attempts: int | None = None
     by: str | None = None
     """Name of the key or person that asked for it."""
+    count: int | None = None
+    """The number of schedules, letters or shards that the action was about."""
+    answers: dict[str, int] | None = None
+    """Those of a batch by their answers: `done`, or the reason why not, such as `in_flight` or `schedule-not-found`."""
+    reason: str | None = None
+    """The reason that the caller gave."""
     sampled: int | None = None
     """The number of events that it stands for, about; absent: only itself."""
 
@@ -82,6 +90,18 @@ class TopicCountsDocument(CountsDocument):
     topic: str
 
 
+class WaitingTopicDocument(BaseModel):
+    """A topic that takes no records at present."""
+
+    model_config = DOCUMENT
+
+    topic: str
+    since_ms: Annotated[int, Field(alias="since")]
+    """Time of the first refusal since its last record, in epoch milliseconds."""
+    reason: str
+    """A short stable code: that of the latest refusal."""
+
+
 class StepDocument(CountsDocument):
     """Those of one step."""
 
@@ -109,6 +129,9 @@ class MinutesDocument(BaseModel):
     """Steps in which something was told, oldest first."""
     topics: list[TopicCountsDocument]
     """The topics with the most, at most 20."""
+    waiting: list[WaitingTopicDocument]
+    """Topics that took no records at the end of the latest minute, whatever times were asked for; at most 20, the longest
+    first."""
     other_topics: Annotated[CountsDocument | None, Field(alias="otherTopics")] = None
     """All others together; absent: there are none, or the key does not cover every topic."""
 
@@ -118,6 +141,7 @@ _PLACES: Final = (
     ("scheduleKey", "schedule_key"),
     ("jobId", "job_id"),
     ("runId", "run_id"),
+    ("deliveryId", "delivery_id"),
     ("shard", "shard"),
     ("topic", "topic"),
     ("result", "result"),
@@ -125,6 +149,9 @@ _PLACES: Final = (
     ("kafkaPartition", "kafka_partition"),
     ("attempts", "attempts"),
     ("by", "by"),
+    ("count", "number"),
+    ("answers", "answers"),
+    ("reason", "reason"),
 )
 
 

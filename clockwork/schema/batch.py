@@ -12,6 +12,7 @@ from clockwork.errors import InvalidInput
 from clockwork.requests.results import ANY_VERSION, VersionCondition
 from clockwork.requests.service import ActedItem
 from clockwork.schema.problems import ConflictDocument, InvalidDocument, StaleDocument
+from clockwork.schema.reason import ReasonText
 from clockwork.schema.schedule import Context, DueMs, KeyForm, ScheduleDocument, ScheduleForm
 from clockwork.schema.validation import DOCUMENT, FORM, read_form
 
@@ -33,7 +34,14 @@ class CreateManyForm(_EnvelopeForm):
     schedules: Annotated[list[ScheduleForm], Field(max_length=BATCH_ITEMS_MAX)]
 
 
-class CancelManyForm(_EnvelopeForm):
+class _ActionEnvelopeForm(_EnvelopeForm):
+    """The envelope of a batch of actions."""
+
+    reason: ReasonText | None = None
+    """For people: in the log and in `GET /events`."""
+
+
+class CancelManyForm(_ActionEnvelopeForm):
     """Schedules to cancel, each for itself."""
 
     schedules: Annotated[list[KeyForm], Field(max_length=BATCH_ITEMS_MAX)]
@@ -53,13 +61,13 @@ class RetryItemForm(FireItemForm):
     """Its new due time; by default now."""
 
 
-class FireManyForm(_EnvelopeForm):
+class FireManyForm(_ActionEnvelopeForm):
     """Schedules to deliver now, each for itself."""
 
     schedules: Annotated[list[FireItemForm], Field(max_length=BATCH_ITEMS_MAX)]
 
 
-class RetryManyForm(_EnvelopeForm):
+class RetryManyForm(_ActionEnvelopeForm):
     """Failed schedules to arm again, each for itself."""
 
     schedules: Annotated[list[RetryItemForm], Field(max_length=BATCH_ITEMS_MAX)]
@@ -119,6 +127,12 @@ def read_items(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInp
     Raises: InvalidInput: the envelope is wrong.
     """
     return read_each(read_form(_EnvelopeForm, document).schedules, read)
+
+
+def read_actions(document: Any, read: Callable[[Any], _T]) -> tuple[list[_T | InvalidInput], str | None]:
+    """The items of a batch of actions, like `read_items`, and its reason."""
+    form = read_form(_ActionEnvelopeForm, document)
+    return read_each(form.schedules, read), form.reason
 
 
 def read_few(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from clockwork.domain.jobs.calendar import CALENDAR_BYTES_MAX, NewCalendar
-from clockwork.domain.triggers.calendars import CALENDAR_NAME, CALENDAR_NAME_MESSAGE, Exclusion, exclusion
+from clockwork.domain.triggers.exclusions import CALENDAR_NAME, CALENDAR_NAME_MESSAGE, Exclusion, exclusion
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.schema.job import DescriptionText
 from clockwork.schema.trigger import EntriesDocument, EntriesForm

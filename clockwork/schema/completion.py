@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic.functional_validators import BeforeValidator
 
-from clockwork.domain.jobs.job import Completion, Heartbeat, RetryOn, RunReport
+from clockwork.domain.jobs.job import CompletionPolicy, CompletionReport, Heartbeat, RetryOn
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import RunId
 from clockwork.errors import FieldError, InvalidInput
@@ -89,13 +89,13 @@ class CompletionDocument(BaseModel):
     """Absent without `retry`."""
 
 
-def completion_of(form: CompletionForm | None) -> Completion | None:
+def completion_of(form: CompletionForm | None) -> CompletionPolicy | None:
     """The completion of a form that has no wrong field."""
     if form is None:
         return None
     retry = None if form.retry is None else _policy_of(form.retry)
     on = [each.value for each in RetryOn] if form.retry_on is None else form.retry_on
-    return Completion(
+    return CompletionPolicy(
         timeout_ms=form.timeout_ms,
         retry=retry,
         retry_on=frozenset() if retry is None else frozenset(RetryOn(each) for each in on),
@@ -119,7 +119,7 @@ def wrong_completion(form: CompletionForm | None, *, overlap: str | None, by_del
     return errors
 
 
-def completion_document(completion: Completion) -> dict[str, Any]:
+def completion_document(completion: CompletionPolicy) -> dict[str, Any]:
     """A `CompletionDocument`."""
     document: dict[str, Any] = {"timeoutMs": completion.timeout_ms}
     if (policy := completion.retry) is not None:
@@ -199,22 +199,22 @@ class HeartbeatDocument(BaseModel):
     """Its time-out, in epoch milliseconds."""
 
 
-def read_complete(document: Any) -> RunReport:
+def read_complete(document: Any) -> CompletionReport:
     """Raises: InvalidInput."""
     errors, form = validated(CompleteForm, document)
     text = _text_of(document, "result", errors)
     if errors or form is None:
         raise InvalidInput(errors)
-    return RunReport(attempt=form.attempt, succeeded=True, started_at_ms=form.started_at_ms, document=text)
+    return CompletionReport(attempt=form.attempt, succeeded=True, started_at_ms=form.started_at_ms, document=text)
 
 
-def read_fail(document: Any) -> RunReport:
+def read_fail(document: Any) -> CompletionReport:
     """Raises: InvalidInput."""
     errors, form = validated(FailForm, document)
     text = _text_of(document, "error", errors)
     if errors or form is None:
         raise InvalidInput(errors)
-    return RunReport(
+    return CompletionReport(
         attempt=form.attempt,
         succeeded=False,
         started_at_ms=form.started_at_ms,

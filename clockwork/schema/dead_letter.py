@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from clockwork.schema.job import JobKeyForm
 from clockwork.schema.schedule import KeyForm, StatusName
 from clockwork.schema.validation import DOCUMENT
 
@@ -13,6 +14,16 @@ class LetterForm(KeyForm):
 
     delivery_id: Annotated[str, Field(min_length=1)]
     """The delivery that was given up, as the letter has it."""
+
+
+class RunLetterForm(JobKeyForm):
+    """The name and the place of one dead letter of a run of a recurring job, as the letter has them."""
+
+    delivery_id: Annotated[str, Field(min_length=1)]
+    dead_letter_topic: Annotated[str, Field(min_length=1)]
+    """One of the topics of dead letters."""
+    partition: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    offset: Annotated[int, Field(ge=0, le=10**18 - 1)]
 
 
 class DeadLetterDocument(BaseModel):

@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 
 from clockwork.domain.jobs.interpolation import check_interpolation, interpolated, longest_values
 from clockwork.domain.jobs.job import BackfillRequest, JobContent, NewJob, RunNow
-from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.next_occurrence import Misfire, MisfirePolicy, OverlapPolicy
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId, DataForm
@@ -408,7 +408,7 @@ class JobDocument(_DefinitionDocument):
     next_run: NextRunDocument | None = None
     """Absent if none is armed."""
     last_run: RunDocument | None = None
-    """Only where one job is asked for."""
+    """The newest run whose delivery has ended; `running` until its consumer reports. Only where one job is asked for."""
     open_runs: list[RunDocument] | None = None
     """Runs that are delivered and not completed, of those among the newest. Only where one job is asked for."""
     counts: RunCountsDocument
@@ -553,7 +553,7 @@ def _read(
         payload_schema=None if schema is None else schema.text,
         trigger=trigger,
         misfire=misfire,
-        overlap=None if form.overlap in (None, "allow") else Overlap(form.overlap),
+        overlap=None if form.overlap in (None, "allow") else OverlapPolicy(form.overlap),
         completion=completion_of(form.completion),
         pause_after_failures=form.pause_after_failures or 0,
         durable=form.durable or False,
@@ -844,7 +844,7 @@ def read_preview(document: Any, *, now_ms: int) -> Preview:
         raise InvalidInput(errors)
     job = None if form.job_id is None else f"{form.client_id}/{form.job_id}"
     client_id = None if form.client_id is None else ClientId(form.client_id)
-    return Preview(trigger=trigger, from_ms=from_ms, count=form.count, job=job, client_id=client_id)
+    return Preview(trigger=trigger, from_ms=from_ms, count=form.count, jitter_seed=job, client_id=client_id)
 
 
 def fire_time_document(time: FireTime) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
-from clockwork.domain.jobs.job import ArmedRow, Job, RunCompletion, RunEnd
+from clockwork.domain.jobs.job import ArmedRow, Job, RunCompletion, RunDelivery
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.triggers.preview import FireTime, Preview, zone_at
 from clockwork.domain.triggers.trigger import Trigger
@@ -17,7 +17,7 @@ from clockwork.requests.jobs.results import (
     JobVersionDiffers,
     JobView,
     RunDeclined,
-    RunGoesOn,
+    RunExtended,
     RunNotFound,
     RunReason,
     RunRefused,
@@ -41,8 +41,8 @@ def render_job(view: JobView, next_times: Sequence[FireTime] | None = None) -> d
     }
     if state.paused_since_ms is not None:
         document["pausedSince"] = state.paused_since_ms
-    if state.note is not None:
-        document["note"] = state.note
+    if state.pause_reason is not None:
+        document["note"] = state.pause_reason
     if view.next_run is not None:
         document["nextRun"] = _next_run(view.next_run, view.job.trigger)
     if view.last_run is not None:
@@ -73,7 +73,7 @@ def exported_job(view: JobView) -> dict[str, Any]:
         },
         "failures": state.failures,
         "pausedSince": state.paused_since_ms,
-        "note": state.note,
+        "note": state.pause_reason,
         "traceparent": view.job.traceparent,
         "calendars": _calendars(view.job.trigger),
     }
@@ -98,7 +98,7 @@ def next_times(view: JobView, count: int, *, now_ms: int) -> Preview | None:
         count = min(count, left)
     after_ms = max(now_ms, state.cursor_ms)
     from_ms = armed.scheduled_at_ms if armed is not None else after_ms + 1
-    return Preview(trigger=trigger, from_ms=from_ms, count=count, job=str(state.name))
+    return Preview(trigger=trigger, from_ms=from_ms, count=count, jitter_seed=str(state.name))
 
 
 def render_version(job: Job) -> dict[str, Any]:
@@ -118,16 +118,16 @@ def render_run(run: RunView) -> dict[str, Any]:
             "last": skipped.last_ms,
             "count": skipped.count,
         }
-    if run.end is None:
+    if run.delivery is None:
         if run.armed is None:
             raise TypeError("a run without a row and without an entry")
         return _armed_run(run.armed)
-    return _ended_run(run, run.end)
+    return _ended_run(run, run.delivery)
 
 
-def render_heartbeat(result: RunGoesOn) -> dict[str, Any]:
+def render_heartbeat(result: RunExtended) -> dict[str, Any]:
     """A run that goes on: a `HeartbeatDocument`."""
-    run = result.run.end
+    run = result.run.delivery
     if run is None:
         raise TypeError("a run that was not delivered")
     return {"runId": run.run_id, "attempt": run.attempt, "until": result.until_ms}
@@ -142,7 +142,7 @@ def _next_run(armed: ArmedRow, trigger: Trigger | None) -> dict[str, Any]:
         "local": zone_at(None if trigger is None else trigger.rule, at_ms).local(at_ms),
         "version": armed.version,
     }
-    note = None if trigger is None else trigger.note(at_ms)
+    note = None if trigger is None else trigger.explain(at_ms)
     return document if note is None else document | {"note": note}
 
 
@@ -158,7 +158,7 @@ def _armed_run(armed: ArmedRow) -> dict[str, Any]:
     }
 
 
-def _ended_run(run: RunView, end: RunEnd) -> dict[str, Any]:
+def _ended_run(run: RunView, end: RunDelivery) -> dict[str, Any]:
     due_ms = due_ms_of(end.position)
     document: dict[str, Any] = {
         "status": run.status.value,

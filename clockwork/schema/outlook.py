@@ -69,6 +69,18 @@ class ClientCountDocument(BaseModel):
     count: int
 
 
+class MostDeliveredDocument(BaseModel):
+    """The minute with the most deliveries, of all processes together, among those in the node's memory."""
+
+    model_config = DOCUMENT
+
+    count: int
+    at_ms: Annotated[int, Field(alias="at")]
+    """Its begin, in epoch milliseconds."""
+    since_ms: Annotated[int, Field(alias="since")]
+    """The begin of the oldest minute in memory."""
+
+
 class ForecastDocument(BaseModel):
     """Pending rows by their due times: a number for each bucket of a window."""
 
@@ -85,6 +97,8 @@ class ForecastDocument(BaseModel):
     """The time up to which they are."""
     overdue: int | None = None
     """Rows that are due already; absent: not known, or the window does not begin at the present."""
+    most_delivered: MostDeliveredDocument | None = None
+    """A measure of what the cluster can do; absent: no delivery is known, or a client was asked for."""
     buckets: list[BucketDocument]
     by_shard: list[ShardCountDocument]
     """The largest, like the next two; shares of the rows that were read, scaled, where not all is exact."""
@@ -99,6 +113,16 @@ class ForecastDocument(BaseModel):
     """Read units that they have cost, when they were read."""
 
 
+class FoundRunDocument(BaseModel):
+    """A run of a recurring job that had the delivery."""
+
+    model_config = DOCUMENT
+
+    client_id: str
+    job_id: str
+    run_id: str
+
+
 class FoundDocument(BaseModel):
     """The schedules that a search has found, without payloads and headers."""
 
@@ -106,6 +130,11 @@ class FoundDocument(BaseModel):
 
     q: str
     results: list[ScheduleDocument]
+    """As they are now: one that was found by a delivery may have another `deliveryId` by now."""
+    runs: list[FoundRunDocument]
     clients_looked_at: int
+    clients_as_of_ms: Annotated[int | None, Field(alias="clientsAsOf")] = None
+    """Time at which the clients were listed; absent: no list was needed. A client whose first create came later is not among
+    them; name it, as `client/key`."""
     complete: bool
-    """False: the key covers clients in which it was not looked for; name one, as `client/key`."""
+    """False: there are known clients in which the key was not looked for; name one, as `client/key`."""

@@ -157,15 +157,15 @@ def read_payload_schema(document: Any, *, path: str = "payloadSchema") -> Payloa
         raise _wrong(f"{path}.$schema", f"should be {_DIALECT}, or absent")
     if not _METASCHEMA.is_valid(document):
         raise InvalidInput(_errors(_METASCHEMA, document, path))
-    parts, order = _Reading(document, path).parts()
+    parts, order = _Parser(document, path).parts()
     try:
         return PayloadSchema(document, text, parts, order)
     except (ValidationError, ReferencingError) as error:
         raise _wrong(path, f"cannot be applied: {shortened(error.message)}") from error
 
 
-class _Reading:
-    """The reading of one schema: finds its parts, and what applies in the place of what."""
+class _Parser:
+    """The parser of one schema: finds its parts, and what applies in the place of what."""
 
     def __init__(self, document: dict[str, Any], path: str) -> None:
         self._document = document

@@ -11,6 +11,8 @@ REDACTED: Final = "redacted"
 """Member of a document from which something was taken."""
 _CONTENT: Final = frozenset({"taskData", "taskDataEncoding"})
 _LETTER_CONTENT: Final = frozenset({"value", "valueEncoding"})
+_RUN_CONTENT: Final = frozenset({"result", "error"})
+"""Documents of the run's consumer, who has seen the payload: an error mostly quotes it."""
 _UNTOUCHED: Final = frozenset({"payloadSchema", "labels"})
 """Members of any names, chosen by a client, that are about a job and not what it carries."""
 
@@ -24,8 +26,8 @@ def redact(document: Any) -> Any:
     taken = _CONTENT & document.keys()
     if "valueEncoding" in document:
         taken |= _LETTER_CONTENT
-    if "runId" in document and "result" in document:
-        taken |= {"result"}
+    if "runId" in document and "status" in document:  # an event of a run has no status, and a `result` that is a code
+        taken |= _RUN_CONTENT & document.keys()
     left = {name: _member(name, value) for name, value in document.items() if name not in taken}
     return {**left, REDACTED: True} if taken else left
 

@@ -324,7 +324,7 @@ def read_imported_job(document: Any, *, cluster: str) -> tuple[int, ImportedJob]
         ),
         failures=origin.failures,
         paused_since_ms=origin.paused_since_ms,
-        note=origin.note,
+        pause_reason=origin.note,
         calendars=_calendars(origin.calendars),
     )
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from clockwork.domain.jobs.misfire import (
+from clockwork.domain.jobs.next_occurrence import (
     CATCH_UP_MAX,
     CATCH_UP_MAX_MAX,
     GRACE_MS_MAX,
@@ -20,7 +20,9 @@ from clockwork.domain.jobs.misfire import (
     Misfire,
     MisfirePolicy,
 )
-from clockwork.domain.triggers.calendars import (
+from clockwork.domain.triggers.cron import Days, Dialect
+from clockwork.domain.triggers.dst import GapRule, OverlapRule
+from clockwork.domain.triggers.exclusions import (
     ANNUAL_MAX,
     CALENDAR_NAME,
     CRON_MAX,
@@ -29,8 +31,6 @@ from clockwork.domain.triggers.calendars import (
     OnExcluded,
     exclusion,
 )
-from clockwork.domain.triggers.cron import Days, Dialect
-from clockwork.domain.triggers.dst import Gap, Overlap
 from clockwork.domain.triggers.trigger import (
     APART_MS_MIN,
     CALENDARS_MAX,
@@ -390,8 +390,8 @@ def _recurrence(form: RecurrenceForm, path: str, errors: list[FieldError]) -> Re
 
 class _Zoned(TypedDict):
     time_zone: str
-    gap: Gap | None
-    overlap: Overlap | None
+    gap: GapRule | None
+    overlap: OverlapRule | None
     exclude: Exclusion | None
     on_excluded: OnExcluded
 
@@ -405,8 +405,8 @@ def _zoned(form: _ZonedFields, path: str, errors: list[FieldError]) -> _Zoned:
         errors.append(FieldError(f"{path}.exclude", f"is required with onExcluded {form.on_excluded!r}"))
     return _Zoned(
         time_zone=form.time_zone,
-        gap=Gap(dst.gap) if dst.gap else None,
-        overlap=Overlap(dst.overlap) if dst.overlap else None,
+        gap=GapRule(dst.gap) if dst.gap else None,
+        overlap=OverlapRule(dst.overlap) if dst.overlap else None,
         exclude=exclude,
         on_excluded=OnExcluded(form.on_excluded),
     )

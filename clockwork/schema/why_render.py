@@ -90,6 +90,6 @@ def _in_the_way(row: Row | BrokenRow, principal: Principal) -> dict[str, Any]:
         return document
     document["clientId"] = client_id
     key = row.schedule.schedule_key if isinstance(row, Row) else row.schedule_key
-    if row.job is not None:
-        return document | {"jobId": key, "runId": row.job.run_id}
+    if row.run is not None:
+        return document | {"jobId": key, "runId": row.run.run_id}
     return document if key is None else document | {"scheduleKey": key}

@@ -22,9 +22,11 @@ OWN: Final = frozenset(
         "CLOCKWORK_PROCESSES",
         "CLOCKWORK_LOG_FORMAT",
         "CLOCKWORK_LOG_LEVEL",
+        "CLOCKWORK_UI",
+        "CLOCKWORK_UI_READ_UNITS_PER_SECOND",
     }
 )
-"""Settings that each node may have its own of."""
+"""Settings that each node may have its own of: the dashboard may be on some nodes alone."""
 _BYTES: Final = 2
 
 

@@ -9,7 +9,7 @@ from clockwork.domain.jobs.calendar import Calendar
 from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
-    Completion,
+    CompletionPolicy,
     CompletionResult,
     Job,
     JobState,
@@ -18,19 +18,18 @@ from clockwork.domain.jobs.job import (
     RetryOn,
     RunCompletion,
     RunCounts,
-    RunEnd,
+    RunDelivery,
     RunRequest,
-    SkippedRuns,
+    SkippedTimes,
     SkipReason,
 )
-from clockwork.domain.jobs.misfire import CATCH_UP_MAX, Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.next_occurrence import CATCH_UP_MAX, Misfire, MisfirePolicy, OverlapPolicy
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.run import Chain, JobOfRow, RunData, RunKind
+from clockwork.domain.run import Chain, RunData, RunKind, RunOfRow
 from clockwork.domain.schedule import DataForm, Failure, Guarantee, OnLate, Receipt
-from clockwork.domain.triggers.calendars import Exclusion, OnExcluded, exclusion
 from clockwork.domain.triggers.cron import Days, Dialect
-from clockwork.domain.triggers.dst import Gap
-from clockwork.domain.triggers.dst import Overlap as DstOverlap
+from clockwork.domain.triggers.dst import GapRule, OverlapRule
+from clockwork.domain.triggers.exclusions import Exclusion, OnExcluded, exclusion
 from clockwork.domain.triggers.trigger import (
     AnyOf,
     Cron,
@@ -80,8 +79,8 @@ _NAMED: Final = Form[NamedExclusion](
 )
 _ZONED: Final = (
     Member("time_zone", "timeZone", TEXT),
-    Member("gap", "gap", word(Gap), None),
-    Member("overlap", "overlap", word(DstOverlap), None),
+    Member("gap", "gap", word(GapRule), None),
+    Member("overlap", "overlap", word(OverlapRule), None),
     Member("exclude", "exclude", inner(_EXCLUSION), None),
     Member("on_excluded", "onExcluded", word(OnExcluded), OnExcluded.SKIP),
 )
@@ -163,7 +162,7 @@ CALENDAR: Final = Form[Calendar](
     Member("created_at_ms", CREATED_AT, INTEGER),
     Member("updated_at_ms", "updatedAt", INTEGER),
     Member("changed_by", "changedBy", TEXT, None),
-    Member("by", "by", TEXT),
+    Member("write_id", "by", TEXT),
     given=("client_id", "name"),
 )
 
@@ -181,8 +180,8 @@ _RETRY: Final = Form[RetryPolicy](
     Member("backoff", "backoff", inner(_BACKOFF)),
     Member("jitter_percent", "jitterPercent", INTEGER, 0),
 )
-_COMPLETION: Final = Form[Completion](
-    Completion,
+_COMPLETION: Final = Form[CompletionPolicy](
+    CompletionPolicy,
     Member("timeout_ms", "timeout", INTEGER),
     Member("retry", "retry", inner(_RETRY), None),
     Member("retry_on", "retryOn", word_set(RetryOn), frozenset()),
@@ -194,7 +193,7 @@ JOB: Final = Form[Job](
     Member("changed_by", "changedBy", TEXT, None),
     Member("trigger", "trigger", inner(_TRIGGER), None),
     Member("misfire", "misfire", inner(_MISFIRE)),
-    Member("overlap", "overlap", word(Overlap), None),
+    Member("overlap", "overlap", word(OverlapPolicy), None),
     Member("completion", "completion", inner(_COMPLETION), None),
     Member("pause_after_failures", "pauseAfterFailures", INTEGER, 0),
     Member("durable", "durable", FLAG, False),
@@ -218,8 +217,8 @@ JOB: Final = Form[Job](
 
 # --- states, and rows
 
-JOB_OF_ROW: Final = Form[JobOfRow](
-    JobOfRow,
+RUN_OF_ROW: Final = Form[RunOfRow](
+    RunOfRow,
     Member("rev", "rev", INTEGER),
     Member("version", "version", INTEGER),
     Member("kind", "kind", word(RunKind)),
@@ -276,17 +275,17 @@ STATE: Final = Form[JobState](
     Member("digest", "digest", TEXT),
     Member("created_at_ms", "createdAt", INTEGER),
     Member("updated_at_ms", "updatedAt", INTEGER),
-    Member("by", "by", TEXT),
+    Member("write_id", "by", TEXT),
     Member("armed", "armed", inner(_ARMED), None),
     Member("cursor_ms", "cursor", INTEGER, 0),
     Member("open_run", "open", inner(_OPEN), None),
-    Member("single", "single", sequence(inner(_ARMED)), ()),
+    Member("side_rows", "single", sequence(inner(_ARMED)), ()),
     Member("backfill", "backfill", inner(_BACKFILL), None),
     Member("failures", "failures", INTEGER, 0),
     Member("counts", "counts", inner(_COUNTS), RunCounts()),
-    Member("tz", "tz", TEXT, ""),
+    Member("tz_release", "tz", TEXT, ""),
     Member("calendars", "calendars", PAIRS, ()),
-    Member("note", "note", TEXT, None),
+    Member("pause_reason", "note", TEXT, None),
     Member("paused_since_ms", "pausedSince", INTEGER, None),
     # No TTL looks at this name: it would delete the state before the definitions, which nothing would find any more. The
     # audit deletes both at once (`JobStore.forget`).
@@ -307,9 +306,9 @@ _FAILURE: Final = Form[Failure](
     Member("reason", "reason", TEXT),
     Member("attempts", "attempts", INTEGER),
 )
-_PLACE: Final = ("client_id", "job_id", "position", "expires_at_s")
-RUN_END: Final = Form[RunEnd](
-    RunEnd,
+_KEY: Final = ("client_id", "job_id", "position", "expires_at_s")
+RUN_DELIVERY: Final = Form[RunDelivery](
+    RunDelivery,
     Member("run_id", "runId", TEXT),
     Member("kind", "kind", word(RunKind)),
     Member("attempt", "attempt", INTEGER, 1),
@@ -319,16 +318,16 @@ RUN_END: Final = Form[RunEnd](
     Member("receipt", "placed", inner(_RECEIPT), None),
     Member("failure", "failure", inner(_FAILURE), None),
     Member("timeout_ms", "timeout", INTEGER, None),
-    given=_PLACE,
+    given=_KEY,
 )
-SKIPPED: Final = Form[SkippedRuns](
-    SkippedRuns,
+SKIPPED: Final = Form[SkippedTimes](
+    SkippedTimes,
     Member("reason", "reason", word(SkipReason)),
     Member("first_ms", "first", INTEGER),
     Member("last_ms", "last", INTEGER),
     Member("count", "count", INTEGER),
     Member("at_ms", "at", INTEGER),
-    given=_PLACE,
+    given=_KEY,
 )
 COMPLETION: Final = Form[RunCompletion](
     RunCompletion,
@@ -338,7 +337,7 @@ COMPLETION: Final = Form[RunCompletion](
     Member("finished_at_ms", "finishedAt", INTEGER),
     Member("started_at_ms", "startedAt", INTEGER, None),
     Member("document", "document", UTF8, None),
-    given=_PLACE,
+    given=_KEY,
 )
 REQUEST: Final = Form[RunRequest](
     RunRequest,

@@ -22,6 +22,9 @@ import { loadMe, loginWanted, me, meError } from "./state/session.js";
 import { useStore } from "./state/store.js";
 import { arrivals, href, usePlace } from "./state/url.js";
 
+/** @import { Hole } from "./lib.js" */
+/** @import { VNode } from "./vendor/preact.js" */
+
 /** Pages of the navigation, in its order; the letter goes after `g`. */
 export const PAGES = [
   { path: "/", title: "Overview", letter: "o", page: OverviewPage },
@@ -34,6 +37,15 @@ export const PAGES = [
   { path: "/destinations", title: "Destinations", letter: "t", page: DestinationsPage },
   { path: "/cluster", title: "Cluster", letter: "c", page: ClusterPage },
 ];
+/**
+ * @typedef {object} Route
+ * @property {string} path
+ * @property {string} title
+ * @property {(props: {params: URLSearchParams}) => VNode} page
+ * @property {string} [letter]
+ * @property {string} [below] the page of the navigation that it belongs to
+ */
+
 const OTHERS = [
   { path: "/schedule", title: "Schedule", page: SchedulePage, below: "/schedules" },
   { path: "/new", title: "New schedule", page: NewPage, below: "/schedules" },
@@ -44,7 +56,7 @@ const OTHERS = [
 
 function App() {
   const { path, params } = usePlace();
-  const route = [...PAGES, ...OTHERS].find((each) => each.path === path) ?? null;
+  const route = /** @type {Route[]} */ ([...PAGES, ...OTHERS]).find((each) => each.path === path) ?? null;
   const [menu, setMenu] = useState(false);
   const arrival = useStore(arrivals);
   const first = useRef(true);
@@ -101,6 +113,7 @@ function Banner() {
 }
 
 /** An error of ours in one page leaves the others as they are. */
+/** @param {{children?: Hole}} props */
 function Guard({ children }) {
   const [error, reset] = useErrorBoundary();
   if (!error) return children;
@@ -115,4 +128,4 @@ function Guard({ children }) {
 const ME_AGAIN_MS = 300_000;
 setInterval(() => !document.hidden && !loginWanted.get() && loadMe(), ME_AGAIN_MS);
 loadMe();
-render(html`<${App} />`, document.getElementById("app"));
+render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("app")));

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from clockwork.domain.triggers.cron import Days, Dialect, read_cron
+from clockwork.domain.triggers.cron import Days, Dialect, parse_cron
 from clockwork.domain.triggers.trigger import JITTER_MS_MAX
 from clockwork.domain.triggers.zones import zone_of
 from clockwork.errors import InvalidInput
@@ -129,13 +129,13 @@ def _job(line: str, where: str, description: str | None, settings: _Settings, ha
         )
     trigger: dict[str, Any] = {"type": "cron", "expression": expression, "dialect": "unix", "timeZone": settings.zone}
     try:
-        read_cron(expression, dialect=Dialect.UNIX)
+        parse_cron(expression, dialect=Dialect.UNIX)
     except InvalidInput as wrong:
         if any(error.field != "days" for error in wrong.errors):
             return left_out(
                 "; ".join(error.message for error in wrong.errors), "write its times in a form of docs/jobs.md"
             )
-        read_cron(expression, dialect=Dialect.UNIX, days=Days.AND)
+        parse_cron(expression, dialect=Dialect.UNIX, days=Days.AND)
         trigger["days"] = "and"
     by_minutes = len(when) == _FIELDS and when[0].startswith("*") and not when[1].startswith("*")
     if by_minutes and settings.zone not in WITHOUT_CHANGES:

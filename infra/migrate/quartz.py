@@ -27,8 +27,8 @@ from datetime import date
 from itertools import groupby
 from typing import Any, Final
 
-from clockwork.domain.jobs.misfire import CATCH_UP_MAX_MAX
-from clockwork.domain.triggers.cron import WEEKDAYS, Dialect, read_cron
+from clockwork.domain.jobs.next_occurrence import CATCH_UP_MAX_MAX
+from clockwork.domain.triggers.cron import WEEKDAYS, Dialect, parse_cron
 from clockwork.domain.triggers.trigger import MEMBERS_MAX
 from clockwork.domain.triggers.zones import Zone, zone_of
 from clockwork.errors import InvalidInput
@@ -191,7 +191,7 @@ class _Converter:
     def _cron(self, timing: Row, draft: _Draft) -> dict[str, Any]:
         expression = timing["CRON_EXPRESSION"]
         try:
-            read_cron(expression, dialect=Dialect.QUARTZ)
+            parse_cron(expression, dialect=Dialect.QUARTZ)
         except InvalidInput as wrong:
             raise _NotConverted(
                 "; ".join(error.message for error in wrong.errors), "write its times in a form of docs/jobs.md"

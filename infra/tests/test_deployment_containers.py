@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from clockwork.settings.digests import OWN
 from clockwork.settings.model import HttpSettings
 from clockwork.settings.sources import load_settings, setting_names
 from infra.helm.digest import digest
@@ -119,7 +120,7 @@ def pods(name: str) -> dict[str, dict[str, Any]]:
 def test_the_stored_rendering_is_of_this_chart_and_untouched() -> None:
     stored = (ROOT / "infra/helm/rendered/SOURCE").read_text(encoding="utf-8").strip()
     assert stored == digest(), "chart or rendering have changed: run make charts"
-    assert [path.stem for path in RENDERED] == ["full", "plain", "postgresql", "typed"]
+    assert [path.stem for path in RENDERED] == ["full", "people", "plain", "postgresql", "typed"]
 
 
 def test_settings_as_plain_yaml_reach_a_node_as_the_texts_that_it_reads() -> None:
@@ -140,7 +141,7 @@ def test_settings_as_plain_yaml_reach_a_node_as_the_texts_that_it_reads() -> Non
     assert container["image"] == "clockwork:20261129"
 
 
-@pytest.mark.parametrize("name", ["plain", "full", "postgresql"])
+@pytest.mark.parametrize("name", ["plain", "full", "postgresql", "people"])
 def test_every_pod_is_restricted_and_has_no_service_links(name: str) -> None:
     assert pods(name)
     for pod in pods(name).values():
@@ -161,10 +162,18 @@ def test_every_pod_is_restricted_and_has_no_service_links(name: str) -> None:
             assert "cpu" not in container["resources"]["limits"]
 
 
-@pytest.mark.parametrize("name", ["plain", "full", "postgresql"])
+@pytest.mark.parametrize("name", ["plain", "full", "postgresql", "people"])
 def test_every_node_has_probes_a_budget_and_known_settings(name: str) -> None:
     nodes = {key: pod for key, pod in pods(name).items() if not key.endswith("-init")}
-    assert of_kind(name, "PodDisruptionBudget").keys() == nodes.keys() == {"clockwork-api", "clockwork-worker"}
+    assert (
+        of_kind(name, "PodDisruptionBudget").keys()
+        == nodes.keys()
+        == {
+            "clockwork-api",
+            "clockwork-worker",
+            *(["clockwork-people"] if name == "people" else []),
+        }
+    )
     scheme = "HTTPS" if name == "full" else "HTTP"
     for pod in nodes.values():
         container = pod["containers"][0]
@@ -178,10 +187,10 @@ def test_every_node_has_probes_a_budget_and_known_settings(name: str) -> None:
         for kind in ("Deployment", "StatefulSet")
         for each in of_kind(name, kind).values()
     ]
-    assert [sum(selector.items() <= label.items() for label in labels) for selector in selectors] == [1, 1]
+    assert [sum(selector.items() <= label.items() for label in labels) for selector in selectors] == [1] * len(nodes)
 
 
-@pytest.mark.parametrize("name", ["plain", "full", "postgresql"])
+@pytest.mark.parametrize("name", ["plain", "full", "postgresql", "people"])
 def test_nodes_take_calls_by_the_names_of_their_services(name: str) -> None:
     for pod in pods(name).values():
         (value,) = (each["value"] for each in pod["containers"][0]["env"] if each["name"] == "CLOCKWORK_HTTP_HOSTS")
@@ -245,9 +254,63 @@ def test_the_owner_of_a_database_s_tables_is_known_to_init_alone_and_its_certifi
         assert volumes["postgres-tls"] == "clockwork-postgres"
 
 
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        (
+            "full",
+            {
+                "CLOCKWORK_UI_SECRET_FILE": ("clockwork-sessions", "secrets"),
+                "CLOCKWORK_OIDC_UI_SECRET_FILE": ("clockwork-issuer", "client-secret"),
+                "CLOCKWORK_UI_LINKS": ("clockwork-links", "links.toml"),
+            },
+        ),
+        (
+            "people",
+            {
+                "CLOCKWORK_AUTH_KEYS_FILE": ("clockwork-keys", "keys.toml"),
+                "CLOCKWORK_UI_SECRET_FILE": ("clockwork-sessions", "secrets"),
+            },
+        ),
+        ("plain", {}),
+    ],
+)
+def test_every_node_has_the_files_of_callers_and_of_the_dashboard(name: str, files: dict[str, tuple[str, str]]) -> None:
+    for pod in pods(name).values():
+        (container,) = pod["containers"]
+        given = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+        # No setting is without effect, and none is missing.
+        load_settings(given | ({"CLOCKWORK_KAFKA_SASL_PASSWORD": "of a Secret"} if name == "full" else {}))
+        assert files.keys() == {each for each in given if each.endswith(("_FILE", "_LINKS"))}
+        folders = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+        sources = {
+            each["name"]: each.get("secret", {}).get("secretName") or each.get("configMap", {}).get("name")
+            for each in pod["volumes"]
+        }
+        for setting, (source, file) in files.items():
+            folder, _, last = given[setting].rpartition("/")
+            assert (sources[folders[folder]], last) == (source, file)
+
+
+def test_nodes_for_people_have_the_dashboard_and_an_address_of_their_own() -> None:
+    shown = {
+        name: {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}.get("CLOCKWORK_UI")
+        for name, pod in pods("people").items()
+    }
+    assert shown == {"clockwork-api": "off", "clockwork-people": "on", "clockwork-worker": None}
+    services = of_kind("people", "Service")
+    labels = {
+        name: each["spec"]["template"]["metadata"]["labels"] for name, each in of_kind("people", "Deployment").items()
+    }
+    for service, node in (("clockwork", "clockwork-api"), ("clockwork-people", "clockwork-people")):
+        selector = services[service]["spec"]["selector"].items()
+        assert [name for name, each in labels.items() if selector <= each.items()] == [node]
+    assert {"CLOCKWORK_UI", "CLOCKWORK_UI_READ_UNITS_PER_SECOND"} <= OWN  # it is no difference to be told of
+
+
 def test_no_secret_is_written_into_the_chart() -> None:
-    for name in ("plain", "full", "postgresql"):
+    for name in ("plain", "full", "postgresql", "people"):
         assert not of_kind(name, "Secret")
         for pod in pods(name).values():
             for variable in pod["containers"][0]["env"]:
-                assert not re.search("PASSWORD|SECRET", variable["name"])
+                assert not re.search("(PASSWORD|SECRET)(?!_FILE)", variable["name"])

@@ -1,13 +1,15 @@
 """Recorded activity: what an event costs its process and the brokers, and whether deliveries are later for it.
 
 The cost in CPU is that of the seam: the same deliveries told to metrics alone, and to metrics with a recorder that makes its
-batches, as many at a time as a tick has at 2,000 a second. Lateness is measured in turns, events off and on, on one cluster.
+batches, as many at a time as a tick has at 2,000 a second. Lateness is measured in pairs of rounds, events off and
+on, of two nodes.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Final
 
 from clockwork.domain.activity import Event
@@ -45,7 +47,7 @@ class Sent:
             self.size_bytes += len(value)
             self.values.append(value)
 
-    async def follow(self, on_records: object, *, minutes_from_ms: int) -> None:
+    async def tail(self, on_records: object, *, minutes_from_ms: int) -> None:
         raise AssertionError("not in this measurement")
 
     async def read(self, stream: Stream, **_: object) -> Sequence[object]:
@@ -57,7 +59,13 @@ async def measured(bench: Bench) -> None:
     rng = random.Random(7)
     # Keys as clients make them: nothing in them repeats.
     rows = [
-        builders.row(builders.schedule(client_id=f"client-{n % 20}", schedule_key=f"order-{rng.getrandbits(64):016x}"))
+        builders.row(
+            builders.schedule(
+                client_id=f"client-{n % 20}",
+                schedule_key=f"order-{rng.getrandbits(64):016x}",
+                delivery_id=f"{rng.getrandbits(128):032x}",
+            )
+        )
         for n in range(BATCH)
     ]
     deliveries = [
@@ -112,17 +120,23 @@ def _us_each(work: Callable[[], object], count: int) -> float:
 
 
 async def _lateness(bench: Bench) -> None:
-    """Lateness at a steady rate, with and without events, in turns."""
+    """Lateness at a steady rate, with and without events: two nodes, each with a cluster of its own, in turns."""
     p99: dict[str, list[float]] = {"off": [], "on": []}
     p50: dict[str, list[float]] = {"off": [], "on": []}
-    for switch in ("off", "on"):
-        async with bench.cluster() as cluster:
+    seen: dict[str, int] = {}
+    async with AsyncExitStack() as stack:
+        contenders = {}
+        for switch in p50:
+            cluster = await stack.enter_async_context(bench.cluster())
             topic = await cluster.topic(kafka_partitions=8)
-            node = await started(cluster, CLOCKWORK_EVENTS=switch)
-            seen = len(await round_of(cluster, node, topic, RATE, "exactly_once", "warm", seen_before=0))
-            for n in range(bench.rounds):
-                arrivals = await round_of(cluster, node, topic, RATE, "exactly_once", f"r{n}", seen_before=seen)
-                seen += len(arrivals)
+            contenders[switch] = (cluster, await started(cluster, CLOCKWORK_EVENTS=switch), topic, RATE, "exactly_once")
+        for switch, contender in contenders.items():
+            seen[switch] = len(await round_of(*contender, "warm", seen_before=0))
+        for n in range(bench.rounds):
+            # Either is the first of a pair in turn.
+            for switch, contender in sorted(contenders.items(), reverse=n % 2 == 1):
+                arrivals = await round_of(*contender, f"r{n}", seen_before=seen[switch])
+                seen[switch] += len(arrivals)
                 late = [late_ms(arrival) for arrival in arrivals]
                 p50[switch].append(quantile(late, 0.5))
                 p99[switch].append(quantile(late, 0.99))

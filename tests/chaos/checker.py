@@ -13,10 +13,10 @@ from tests.chaos import checker_of_changes as changes
 from tests.chaos import checker_of_commands as commands
 from tests.chaos import checker_of_jobs as of_jobs
 from tests.chaos import checker_of_runs as of_runs
-from tests.chaos.aftermath import Remains
-from tests.chaos.history import ABSENT, EXPIRED, FINAL, Asked, Content, History, Seen
-from tests.chaos.job_aftermath import JobEnd
-from tests.chaos.job_history import AskedJob
+from tests.chaos.healed_jobs import JobEnd
+from tests.chaos.healed_phase import Remains
+from tests.chaos.history import ABSENT, EXPIRED, FINAL, Content, History, ScheduleHistory, StateAnswer
+from tests.chaos.job_history import JobHistory
 from tests.chaos.job_records import RunRecord, is_of_job, runs_by_job
 from tests.support.promises import InLane, out_of_order
 from tests.support.reader import Arrived
@@ -28,7 +28,7 @@ class Evidence:
 
     history: History
     remains: Remains
-    jobs: Mapping[str, AskedJob] = field(default_factory=dict)
+    jobs: Mapping[str, JobHistory] = field(default_factory=dict)
     ahead_ms: Callable[[int], int]
     """By how much a record that was appended at this time (ms) may be early."""
     skew_ms: int = 0
@@ -53,15 +53,15 @@ def judge(evidence: Evidence) -> dict[str, list[str]]:
         "lost": [line for one in asked for line in _lost(one, arrived, dead)],
         "duplicates (exactly_once)": [line for one in asked for line in _twice(one, arrived, dead)],
         "duplicates (at_least_once) that nothing explains": [
-            line for one in asked for line in _again(one, arrived, evidence.unrest)
+            line for one in asked for line in _delivered_again(one, arrived, evidence.unrest)
         ],
         "ended otherwise, and delivered": [line for one in asked for line in _wrongly_there(one, arrived, dead)],
-        "delivered otherwise than answered": [line for one in asked for line in _otherwise(one, arrived, dead)],
+        "delivered otherwise than answered": [line for one in asked for line in _content_differs(one, arrived, dead)],
         "early": list(_early(history, arrived, evidence.ahead_ms)),
         "out of order": list(_out_of_order(history, arrived, remains.records, evidence.skew_ms)),
         "said to be delivered elsewhere": [line for one in asked for line in _wrong_place(one, arrived)],
         "states that went backwards": [line for one in asked for line in _backwards(one)],
-        "stored otherwise than answered": [line for one in asked for line in _stored(one, remains)],
+        "stored otherwise than answered": [line for one in asked for line in _stored_otherwise(one, remains)],
         "failed wrongly": [line for one in asked for line in changes.failed_wrongly(one, evidence.skew_ms)],
         "delivered after its deadline": [
             line for one in asked for line in changes.too_late(one, arrived.get(one.schedule_key, ()), evidence.skew_ms)
@@ -104,12 +104,12 @@ def _by_key(records: Sequence[Arrived]) -> Arrivals:
     return found
 
 
-def _state(asked: Asked) -> str | None:
+def _state(asked: ScheduleHistory) -> str | None:
     final = asked.final
     return final.state if final is not None else None
 
 
-def _lost(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
+def _lost(asked: ScheduleHistory, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
     state = _state(asked)
     if state == "delivered" and not arrived.get(asked.schedule_key):
         yield f"{asked.schedule_key}: delivered, and there is no record of it"
@@ -122,12 +122,12 @@ def _lost(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
         yield f"{asked.schedule_key}: accepted, and now unknown"
 
 
-def _failures(asked: Asked) -> list[Seen]:
+def _failures(asked: ScheduleHistory) -> list[StateAnswer]:
     """One answer for each version that is known to have failed."""
     return list({seen.version: seen for seen in asked.seen if seen.state == "failed"}.values())
 
 
-def _twice(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
+def _twice(asked: ScheduleHistory, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
     if asked.guarantee == "exactly_once":
         records = arrived.get(asked.schedule_key, ())
         if len(records) > 1:
@@ -138,7 +138,7 @@ def _twice(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
             yield f"{asked.schedule_key}: dead letters {dict(letters)}"
 
 
-def _again(asked: Asked, arrived: Arrivals, unrest: Sequence[tuple[int, int]]) -> Iterator[str]:
+def _delivered_again(asked: ScheduleHistory, arrived: Arrivals, unrest: Sequence[tuple[int, int]]) -> Iterator[str]:
     """Another record of at_least_once, although between the two nothing was broken: no crash, no hand-over, and no send that
     got no acknowledgement."""
     if asked.guarantee != "at_least_once":
@@ -149,7 +149,7 @@ def _again(asked: Asked, arrived: Arrivals, unrest: Sequence[tuple[int, int]]) -
             yield f"{asked.schedule_key}: at {before.place}, and at {after.place}"
 
 
-def _wrongly_there(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
+def _wrongly_there(asked: ScheduleHistory, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
     state, failures = _state(asked), _failures(asked)
     if state != "delivered" and asked.ended and arrived.get(asked.schedule_key) and not _by_zombies(asked):
         yield f"{asked.schedule_key}: {state or ABSENT}, and delivered at {arrived[asked.schedule_key][0].place}"
@@ -160,16 +160,16 @@ def _wrongly_there(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[
         yield f"{asked.schedule_key}: {state or ABSENT}, and a dead letter"
 
 
-def _otherwise(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
+def _content_differs(asked: ScheduleHistory, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
     """What is delivered is the last version, as it was answered; never one that was replaced."""
     final, failures = asked.final, _failures(asked)
     if final is not None:
-        yield from _unlike(asked, arrived, [final.content, *_by_zombies(asked)])
+        yield from _unlike_allowed(asked, arrived, [final.content, *_by_zombies(asked)])
     if failures and not changes.armed(asked):
-        yield from _unlike(asked, dead, [seen.content for seen in failures])
+        yield from _unlike_allowed(asked, dead, [seen.content for seen in failures])
 
 
-def _by_zombies(asked: Asked) -> list[Content | None]:
+def _by_zombies(asked: ScheduleHistory) -> list[Content | None]:
     """What may come though it is said to be late: of at_least_once a send that nobody answered for, or a zombie's."""
     if asked.guarantee != "at_least_once" or asked.deadline_ms is None:
         return []
@@ -179,7 +179,7 @@ def _by_zombies(asked: Asked) -> list[Content | None]:
     return [seen.content for seen in asked.seen if seen.version in failed]
 
 
-def _unlike(asked: Asked, there: Arrivals, allowed: Sequence[Content | None]) -> Iterator[str]:
+def _unlike_allowed(asked: ScheduleHistory, there: Arrivals, allowed: Sequence[Content | None]) -> Iterator[str]:
     for record in there.get(asked.schedule_key, ()):
         if not any(changes.shows(record, content) for content in allowed):
             yield f"{asked.schedule_key}: {changes.content_of(record)} at {record.place}, answered {allowed}"
@@ -231,10 +231,10 @@ def _out_of_order(history: History, arrived: Arrivals, records: Sequence[Arrived
             )
     for lane in lanes.values():
         for late, before in out_of_order(lane, skew_ms=skew_ms):
-            yield f"{_shown(late, history, arrived)} after {_shown(before, history, arrived)}"
+            yield f"{_described(late, history, arrived)} after {_described(before, history, arrived)}"
 
 
-def _shown(one: InLane, history: History, arrived: Arrivals) -> str:
+def _described(one: InLane, history: History, arrived: Arrivals) -> str:
     asked = history.asked.get(one.schedule_key)
     if asked is None:
         return one.schedule_key
@@ -247,7 +247,7 @@ def _shown(one: InLane, history: History, arrived: Arrivals) -> str:
     )
 
 
-def _wrong_place(asked: Asked, arrived: Arrivals) -> Iterator[str]:
+def _wrong_place(asked: ScheduleHistory, arrived: Arrivals) -> Iterator[str]:
     there = {record.place: record for record in arrived.get(asked.schedule_key, ())}
     for seen in asked.seen:
         if seen.state != "delivered":
@@ -258,11 +258,11 @@ def _wrong_place(asked: Asked, arrived: Arrivals) -> Iterator[str]:
             yield f"{asked.schedule_key}: said to be delivered before it was"
 
 
-def _backwards(asked: Asked) -> Iterator[str]:
+def _backwards(asked: ScheduleHistory) -> Iterator[str]:
     """Every final answer says the same, whenever it was given; and nothing asked after one says less."""
     for before in asked.seen:
         for after in asked.seen:
-            if _contradicts(before, after) or (after.version > before.version and _over(asked, before)):
+            if _contradicts(before, after) or (after.version > before.version and _is_final(asked, before)):
                 yield (
                     f"{asked.schedule_key}: {before.state} v{before.version} ({before.call}), then "
                     f"{after.state} v{after.version} ({after.call})"
@@ -273,7 +273,7 @@ def _backwards(asked: Asked) -> Iterator[str]:
             yield f"{asked.schedule_key}: accepted, then unknown ({unknown[0].call})"
 
 
-def _contradicts(before: Seen, after: Seen) -> bool:
+def _contradicts(before: StateAnswer, after: StateAnswer) -> bool:
     if after.version != before.version:
         return after.version < before.version and after.sent_ms > before.received_ms
     if before.state not in FINAL:
@@ -283,12 +283,12 @@ def _contradicts(before: Seen, after: Seen) -> bool:
     return after.sent_ms > before.received_ms
 
 
-def _over(asked: Asked, seen: Seen) -> bool:
+def _is_final(asked: ScheduleHistory, seen: StateAnswer) -> bool:
     """There can be no later version: only what has failed can be armed again."""
     return seen.state in FINAL and not (seen.state == "failed" and changes.armed(asked))
 
 
-def _stored(asked: Asked, remains: Remains) -> Iterator[str]:
+def _stored_otherwise(asked: ScheduleHistory, remains: Remains) -> Iterator[str]:
     """Every version stood at a position of its own, and has one outcome: it was replaced, or failed and was armed again,
     or it is what was answered."""
     stored = Counter(remains.outcomes.get(asked.schedule_key, []))

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence, Set
 from typing import Final
 
-from tests.chaos.history import EXPIRED, Asked, Content, Seen, shown_data
+from tests.chaos.history import EXPIRED, Content, ScheduleHistory, StateAnswer, shown_data
 from tests.support.reader import Arrived
 
 DUE: Final = "clockwork-schedule-time"
@@ -34,12 +34,12 @@ def shows(record: Arrived, content: Content | None) -> bool:
     return content is None or content_of(record) == content
 
 
-def armed(asked: Asked) -> bool:
+def armed(asked: ScheduleHistory) -> bool:
     """Somebody wanted it to be armed again, if it should fail."""
     return any(wish.kind == "retry" for wish in asked.wishes)
 
 
-def failed_wrongly(asked: Asked, skew_ms: int) -> Iterator[str]:
+def failed_wrongly(asked: ScheduleHistory, skew_ms: int) -> Iterator[str]:
     """By whatever clock: that of the node that dropped it is its own, so skew counts only from one node to another."""
     for seen in asked.seen:
         if seen.state != "failed":
@@ -53,7 +53,7 @@ def failed_wrongly(asked: Asked, skew_ms: int) -> Iterator[str]:
             yield f"{asked.schedule_key}: failed ({seen.failed_because}), though nothing was wrong with it"
 
 
-def too_late(asked: Asked, records: Sequence[Arrived], skew_ms: int) -> Iterator[str]:
+def too_late(asked: ScheduleHistory, records: Sequence[Arrived], skew_ms: int) -> Iterator[str]:
     """Delivered, when it should have been dropped."""
     if asked.deadline_ms is None or asked.on_late == "deliver":
         return
@@ -63,7 +63,7 @@ def too_late(asked: Asked, records: Sequence[Arrived], skew_ms: int) -> Iterator
             yield f"{asked.schedule_key}: {record.timestamp_ms - over_ms} ms after its deadline at {record.place}"
 
 
-def untrue(asked: Asked, skew_ms: int, misled: Set[str]) -> Iterator[str]:
+def untrue(asked: ScheduleHistory, skew_ms: int, misled: Set[str]) -> Iterator[str]:
     """Answers about versions and contents that cannot be. A node that is `misled` has another idea of now."""
     contents: dict[int, set[Content]] = defaultdict(set)
     for seen in asked.seen:
@@ -81,7 +81,7 @@ def untrue(asked: Asked, skew_ms: int, misled: Set[str]) -> Iterator[str]:
         yield f"{asked.schedule_key}: version {asked.version} by {tries} requests"
 
 
-def _asked_for(asked: Asked, seen: Seen, content: Content, skew_ms: int) -> bool:
+def _asked_for(asked: ScheduleHistory, seen: StateAnswer, content: Content, skew_ms: int) -> bool:
     """Before the answer came, and by somebody."""
     wishes = [wish for wish in asked.wishes if wish.tries_ms and wish.tries_ms[0] <= seen.received_ms]
     due = content.due_ms == asked.due_ms or any(
@@ -92,7 +92,7 @@ def _asked_for(asked: Asked, seen: Seen, content: Content, skew_ms: int) -> bool
     return due and content.data in data and content.ordering_key in lanes
 
 
-def _wrong_status(seen: Seen, skew_ms: int) -> Iterator[str]:
+def _wrong_status(seen: StateAnswer, skew_ms: int) -> Iterator[str]:
     wish, content = seen.wish, seen.content
     if seen.status == 409:
         yield from _wrong_conflict(seen)
@@ -112,7 +112,7 @@ def _wrong_status(seen: Seen, skew_ms: int) -> Iterator[str]:
             yield "refused though it is so already"
 
 
-def _wrong_conflict(seen: Seen) -> Iterator[str]:
+def _wrong_conflict(seen: StateAnswer) -> Iterator[str]:
     """What a conflict says is the state, and one in which the request is to be refused."""
     if seen.reason != seen.state and (seen.reason, seen.state) != ("in_flight", "pending"):
         yield f"refused as {seen.reason}, and is {seen.state}"

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from tests.chaos.aftermath import Remains
-from tests.chaos.history import ABSENT, Asked, Command, History
+from tests.chaos.healed_phase import Remains
+from tests.chaos.history import ABSENT, Command, History, ScheduleHistory
 from tests.support.reader import Arrived
 
 MINE: Final = "mine"
@@ -66,7 +66,7 @@ def _of_aborted(history: History, buried: Counter[int]) -> Iterator[str]:
             yield f"{asked.schedule_key}: cancelled, and nobody asked for that but by aborted commands"
 
 
-def _cancel_asked(asked: Asked) -> bool:
+def _cancel_asked(asked: ScheduleHistory) -> bool:
     return asked.cancels > 0 or any(one.kind == "cancel" and one.fate != "aborted" for one in asked.commands)
 
 

@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.chaos.job_aftermath import JobEnd
-from tests.chaos.job_history import AskedJob, Every
+from tests.chaos.healed_jobs import JobEnd
+from tests.chaos.job_history import Every, JobHistory
 from tests.chaos.job_records import Entry, RunRecord, entries_of, skips_of
 
 
@@ -21,7 +21,7 @@ from tests.chaos.job_records import Entry, RunRecord, entries_of, skips_of
 class OfJob:
     """All that is known of one job."""
 
-    asked: AskedJob
+    asked: JobHistory
     end: JobEnd
     runs: Sequence[RunRecord]
     """In the order in which they were appended; dead letters among them."""
@@ -185,7 +185,7 @@ def out_of_order(job: OfJob) -> Iterator[str]:
             latest[place] = run
 
 
-def of_nothing(job: OfJob) -> Iterator[str]:
+def made_by_nobody(job: OfJob) -> Iterator[str]:
     """Records that no version of the job explains: of other data, or of a time that is no fire time."""
     asked, contents = job.asked, job.asked.contents()
     own = {op.answer.run_id: op.data for op in asked.of("run") if op.answer is not None and op.data is not None}
@@ -207,7 +207,7 @@ def of_nothing(job: OfJob) -> Iterator[str]:
             yield job.told(f"{run}: has {run.data}, and not {allowed}")
 
 
-def untrue(job: OfJob) -> Iterator[str]:
+def false_answers(job: OfJob) -> Iterator[str]:
     """Versions that are two things, or that nobody asked for."""
     wanted = {op.data for op in job.asked.of("create", "put")}
     for version, several in job.asked.contents().items():
@@ -249,8 +249,11 @@ def judge_jobs(jobs: Sequence[OfJob], unknown: Mapping[str, int]) -> dict[str, l
         "jobs: skipped entries that are wrong": found(wrong_skips),
         "jobs: early": found(early),
         "jobs: out of order": found(out_of_order),
-        "jobs: records of nothing": [*found(of_nothing), *(f"{job_id}: {n}" for job_id, n in Counter(unknown).items())],
-        "jobs: versions that are not true": found(untrue),
+        "jobs: records of nothing": [
+            *found(made_by_nobody),
+            *(f"{job_id}: {n}" for job_id, n in Counter(unknown).items()),
+        ],
+        "jobs: versions that are not true": found(false_answers),
         "jobs: lost": found(lost),
         "jobs: runs beyond the last one, or fewer": found(too_many),
     }

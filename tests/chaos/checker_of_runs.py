@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from tests.chaos.checker_of_jobs import OfJob
-from tests.chaos.job_history import AskedJob, JobAnswer, JobOp, OpKind, Report
+from tests.chaos.job_history import JobAnswer, JobHistory, JobOp, OpKind, Report
 from tests.chaos.job_records import FIRE_TIMES, MAIN, Entry, RunRecord, skips_of
 
 BROUGHT_BACK: Final[tuple[OpKind, ...]] = ("resume", "restore", "create")
@@ -17,7 +17,7 @@ LAST_MS: Final = 10_000
 """Before the last delete: what a run was to be followed by may have been taken by it."""
 
 
-def not_kept(job: OfJob) -> Iterator[str]:
+def answers_not_kept(job: OfJob) -> Iterator[str]:
     """Runs that came after an answer that had said that they would not."""
     if not job.exactly_once:
         return  # a send that nobody answered for may come late
@@ -36,7 +36,7 @@ def not_kept(job: OfJob) -> Iterator[str]:
                 )
 
 
-def _excluded(asked: AskedJob, op: JobOp, answer: JobAnswer, run: RunRecord) -> bool:
+def _excluded(asked: JobHistory, op: JobOp, answer: JobAnswer, run: RunRecord) -> bool:
     """Whether the answer says that this run, which came later, will not come."""
     match op.kind:
         case "put":
@@ -51,7 +51,7 @@ def _excluded(asked: AskedJob, op: JobOp, answer: JobAnswer, run: RunRecord) -> 
             return False
 
 
-def _brought_back(asked: AskedJob, answer: JobAnswer, run: RunRecord, kinds: Sequence[OpKind]) -> bool:
+def _brought_back(asked: JobHistory, answer: JobAnswer, run: RunRecord, kinds: Sequence[OpKind]) -> bool:
     return any(
         window.until_ms >= answer.sent_ms and window.sent_ms <= run.at_ms
         for op in asked.of(*kinds)
@@ -59,7 +59,7 @@ def _brought_back(asked: AskedJob, answer: JobAnswer, run: RunRecord, kinds: Seq
     )
 
 
-def unlike_log(job: OfJob) -> Iterator[str]:
+def log_differs(job: OfJob) -> Iterator[str]:
     """Records without an entry, entries without a record, and counts that are others."""
     entries = job.entries()
     by_key = {entry.key: entry for entry in entries}
@@ -98,7 +98,7 @@ def _wrong_counts(job: OfJob, entries: Sequence[Entry]) -> Iterator[str]:
         yield job.told(f"counts {job.end.state['counts']}, and the log has {counted}")
 
 
-def not_run(job: OfJob) -> Iterator[str]:
+def runs_not_made(job: OfJob) -> Iterator[str]:
     """Runs by hand and backfills that were accepted, and did not come; requests that were two runs."""
     there = {run.run_id for run in job.runs}
     by_request: dict[str, set[str]] = defaultdict(set)
@@ -153,7 +153,7 @@ def overlapping(job: OfJob) -> Iterator[str]:
             yield job.told(f"{after}, while {before} was open: it ended at {ended_ms}")
 
 
-def not_again(job: OfJob) -> Iterator[str]:
+def attempts_missing(job: OfJob) -> Iterator[str]:
     """Attempts that failed, or timed out because their consumer died, and were not followed by another one as the job asks;
     and attempts that follow nothing. (Each came once: `twice`.)"""
     asked = job.asked
@@ -179,7 +179,7 @@ def not_again(job: OfJob) -> Iterator[str]:
                 yield job.told(f"{run}, and the attempt before it is {before}")
 
 
-def _given_up(asked: AskedJob, run_id: str, attempt: int) -> bool:
+def _given_up(asked: JobHistory, run_id: str, attempt: int) -> bool:
     return any(not report.may_retry for report in _reports(asked, run_id, attempt, "fail"))
 
 
@@ -224,7 +224,7 @@ def _timed_out_early(job: OfJob, entry: Entry) -> Iterator[str]:
         yield job.told(f"{entry}: {until_ms - entry.finished_ms} ms before its time-out")
 
 
-def _reports(asked: AskedJob, run_id: str, attempt: int, kind: str) -> Iterator[Report]:
+def _reports(asked: JobHistory, run_id: str, attempt: int, kind: str) -> Iterator[Report]:
     return (each for each in asked.reports if (each.run_id, each.attempt, each.kind) == (run_id, attempt, kind))
 
 
@@ -239,11 +239,11 @@ def judge_runs(jobs: Sequence[OfJob], orphans: Sequence[str], repaired: Sequence
         return [line for job in jobs for line in rule(job)]
 
     return {
-        "jobs: answers that were not kept": found(not_kept),
-        "jobs: logs that are not true": found(unlike_log),
-        "jobs: accepted runs that did not come, or are two": found(not_run),
+        "jobs: answers that were not kept": found(answers_not_kept),
+        "jobs: logs that are not true": found(log_differs),
+        "jobs: accepted runs that did not come, or are two": found(runs_not_made),
         "jobs: runs beside an open one": found(overlapping),
-        "jobs: runs that did not come again": found(not_again),
+        "jobs: runs that did not come again": found(attempts_missing),
         "jobs: answers to consumers that are not true": found(untrue_reports),
         "jobs: orphans": list(orphans),
         "jobs: repaired by the audit": list(repaired),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.chaos.plan import BURST_MS, Disturbance, Kind
-from tests.chaos.world import Skew, Slot, World
+from tests.chaos.world import NodeSeat, Skew, World
 from tests.support.client import NO_ANSWER
 from tests.support.nodes import now_ms
 
@@ -30,7 +30,7 @@ class Kill:
 
 
 @dataclass(kw_only=True, slots=True)
-class Deeds:
+class DisturbanceLog:
     """What was really done."""
 
     done: Counter[Kind] = field(default_factory=Counter)
@@ -42,7 +42,7 @@ class Deeds:
     log: list[str] = field(default_factory=list)
 
 
-async def carry_out(world: World, plan: Sequence[Disturbance], deeds: Deeds) -> None:
+async def carry_out(world: World, plan: Sequence[Disturbance], disturbance_log: DisturbanceLog) -> None:
     """Returns when the last disturbance is over. Those of one node, or of one service, wait for each other."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
@@ -50,30 +50,32 @@ async def carry_out(world: World, plan: Sequence[Disturbance], deeds: Deeds) -> 
         for disturbance in plan:
             at_s = began_s + disturbance.at_s
             await asyncio.sleep(max(0.0, at_s - loop.time()))
-            group.create_task(_one(world, disturbance, deeds, before_s=at_s + LATE_S_MAX), name=str(disturbance.kind))
+            group.create_task(
+                _one(world, disturbance, disturbance_log, before_s=at_s + LATE_S_MAX), name=str(disturbance.kind)
+            )
 
 
-async def _one(world: World, what: Disturbance, deeds: Deeds, *, before_s: float) -> None:
-    slot = world.slots[what.node]
+async def _one(world: World, what: Disturbance, disturbance_log: DisturbanceLog, *, before_s: float) -> None:
+    seat = world.seats[what.node]
     async with AsyncExitStack() as stack:
-        for lock in _locks(world, slot, what.kind):
+        for lock in _locks(world, seat, what.kind):
             await stack.enter_async_context(lock)
         if asyncio.get_running_loop().time() > before_s:
-            deeds.left_out += 1
+            disturbance_log.left_out += 1
             return
-        # Asked before the burst: the answer could take longer than the burst.
-        shards = await shards_of(slot) if what.kind in (Kind.KILL, Kind.CUT_OFF_STORE) else frozenset()
+        # ScheduleHistory before the burst: the answer could take longer than the burst.
+        shards = await shards_of(seat) if what.kind in (Kind.KILL, Kind.CUT_OFF_STORE) else frozenset()
         if what.after_burst_ms is not None:
             await asyncio.sleep((BURST_MS - now_ms() % BURST_MS + what.after_burst_ms) / 1_000)
-        deeds.done[what.kind] += 1
+        disturbance_log.done[what.kind] += 1
         from_ms = now_ms()
-        deeds.log.append(f"{from_ms} {what}")
-        await _break(world, slot, what, deeds, shards)
-        deeds.unrest.append((from_ms, now_ms() + SETTLES_MS))
-        deeds.log.append(f"{now_ms()}        over: {what.kind}")
+        disturbance_log.log.append(f"{from_ms} {what}")
+        await _break(world, seat, what, disturbance_log, shards)
+        disturbance_log.unrest.append((from_ms, now_ms() + SETTLES_MS))
+        disturbance_log.log.append(f"{now_ms()}        over: {what.kind}")
 
 
-def _locks(world: World, slot: Slot, kind: Kind) -> tuple[asyncio.Lock, ...]:
+def _locks(world: World, seat: NodeSeat, kind: Kind) -> tuple[asyncio.Lock, ...]:
     """What it takes for itself; a node before a service, so that no two wait for each other."""
     match kind:
         case Kind.BROKER_KILL | Kind.BROKER_PAUSE:
@@ -81,46 +83,48 @@ def _locks(world: World, slot: Slot, kind: Kind) -> tuple[asyncio.Lock, ...]:
         case Kind.STORE_PAUSE:
             return (world.store,)
         case Kind.CUT_OFF_BROKER:
-            return (slot.lock, world.broker)
+            return (seat.lock, world.broker)
         case Kind.CUT_OFF_STORE:
-            return (slot.lock, world.store)
+            return (seat.lock, world.store)
         case _:
-            return (slot.lock,)
+            return (seat.lock,)
 
 
-async def _break(world: World, slot: Slot, what: Disturbance, deeds: Deeds, shards: frozenset[int]) -> None:
+async def _break(
+    world: World, seat: NodeSeat, what: Disturbance, disturbance_log: DisturbanceLog, shards: frozenset[int]
+) -> None:
     services = world.services
     match what.kind:
         case Kind.KILL:
-            await kill(world, slot, deeds, shards=shards)
+            await kill(world, seat, disturbance_log, shards=shards)
             await asyncio.sleep(what.for_s)
-            await world.start(slot)
+            await world.start(seat)
         case Kind.RESTART:
-            await world.stop(slot)
+            await world.stop(seat)
             await asyncio.sleep(what.for_s)
-            await world.start(slot)
+            await world.start(seat)
         case Kind.ZOMBIE | Kind.STUTTER:
-            if slot.node is not None:
-                slot.node.process.pause()
+            if seat.node is not None:
+                seat.node.process.pause()
                 await asyncio.sleep(what.for_s)
-                slot.node.process.resume()
+                seat.node.process.resume()
         case Kind.CUT_OFF_STORE:
             services.pause_store(world.cluster.store)
             await asyncio.sleep(HALF_DONE_S)
-            await kill(world, slot, deeds, shards=shards)
+            await kill(world, seat, disturbance_log, shards=shards)
             services.resume_store(world.cluster.store)
             await asyncio.sleep(what.for_s)
-            await world.start(slot)
+            await world.start(seat)
         case Kind.CUT_OFF_BROKER:
-            if slot.node is not None:
+            if seat.node is not None:
                 services.pause_kafka()
                 await asyncio.sleep(HALF_DONE_S)
-                slot.node.process.pause()
+                seat.node.process.pause()
                 services.resume_kafka()
                 await asyncio.sleep(what.for_s)
-                slot.node.process.resume()
+                seat.node.process.resume()
         case Kind.CLOCK_NEAR | Kind.CLOCK_FAR:
-            await _wrong_clock(world, slot, what)
+            await _wrong_clock(world, seat, what)
         case Kind.BROKER_KILL:
             await services.kill_kafka()
             await asyncio.sleep(what.for_s)
@@ -135,31 +139,33 @@ async def _break(world: World, slot: Slot, what: Disturbance, deeds: Deeds, shar
             services.resume_store(world.cluster.store)
 
 
-async def kill(world: World, slot: Slot, deeds: Deeds, *, shards: frozenset[int] | None = None) -> None:
+async def kill(
+    world: World, seat: NodeSeat, disturbance_log: DisturbanceLog, *, shards: frozenset[int] | None = None
+) -> None:
     """kill -9, with a note of the shards that its node works, or worked when it was asked."""
     if shards is None:
-        shards = await shards_of(slot)
-    await world.kill(slot)
-    deeds.kills.append(Kill(at_ms=now_ms(), shards=shards))
+        shards = await shards_of(seat)
+    await world.kill(seat)
+    disturbance_log.kills.append(Kill(at_ms=now_ms(), shards=shards))
 
 
-async def _wrong_clock(world: World, slot: Slot, what: Disturbance) -> None:
-    await world.stop(slot)
-    skew = await world.start_skewed(slot, offset_ms=what.offset_ms, jump_after_s=what.jump_after_s)
+async def _wrong_clock(world: World, seat: NodeSeat, what: Disturbance) -> None:
+    await world.stop(seat)
+    skew = await world.start_skewed(seat, offset_ms=what.offset_ms, jump_after_s=what.jump_after_s)
     await asyncio.sleep(what.for_s)
     skew.fired = await _fired(skew)
-    await world.stop(slot)
+    await world.stop(seat)
     skew.to_ms = now_ms()
-    await world.start(slot)
+    await world.start(seat)
 
 
-async def shards_of(slot: Slot) -> frozenset[int]:
+async def shards_of(seat: NodeSeat) -> frozenset[int]:
     """The shards that the node there works; none if it does not say."""
-    if slot.node is None:
+    if seat.node is None:
         return frozenset()
     try:
         async with asyncio.timeout(1.0):
-            return await slot.node.shards()
+            return await seat.node.shards()
     except NO_ANSWER:
         return frozenset()  # it has hardly begun
 

@@ -10,8 +10,8 @@ from clockwork.domain.schedule import OrderingKey
 from clockwork.domain.sharding import shard_of
 from infra.local.verdict import percentile
 from tests.chaos.checker import Evidence
-from tests.chaos.disturbances import Deeds, Kill
-from tests.chaos.job_history import AskedJob, JobOp
+from tests.chaos.disturbances import DisturbanceLog, Kill
+from tests.chaos.job_history import JobHistory, JobOp
 from tests.chaos.job_records import entries_of, is_of_job, runs_by_job
 from tests.chaos.world import SHARDS
 from tests.support.reader import Arrived
@@ -21,7 +21,7 @@ IN_FLIGHT_MS: Final = 100
 """What a node had sent before it was killed may be appended so long after; later, another node sent it."""
 
 
-def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[str]]) -> str:
+def table(evidence: Evidence, disturbance_log: DisturbanceLog, violations: Mapping[str, Sequence[str]]) -> str:
     """All figures of a run."""
     history, remains = evidence.history, evidence.remains
     asked = history.asked.values()
@@ -51,10 +51,10 @@ def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[st
         ("  again (at_least_once only)", str(again)),
         ("dead letters", str(len(remains.dead_letters))),
         ("answers", ", ".join(f"{name}: {count}" for name, count in sorted(history.answers.items()))),
-        *((str(kind), str(count)) for kind, count in sorted(deeds.done.items())),
-        ("disturbances left out, since late", str(deeds.left_out)),
+        *((str(kind), str(count)) for kind, count in sorted(disturbance_log.done.items())),
+        ("disturbances left out, since late", str(disturbance_log.left_out)),
         ("lateness, all, p50 / p99 / max", ms(late_ms)),
-        *takeover_rows(deeds.kills, history_shards(evidence), remains.records),
+        *takeover_rows(disturbance_log.kills, history_shards(evidence), remains.records),
         ("all ended after the healing", f"{remains.ended_after_ms} ms"),
         *job_rows(evidence),
     ]
@@ -96,7 +96,7 @@ def job_rows(evidence: Evidence) -> list[tuple[str, str]]:
     ]
 
 
-def _calendar(jobs: Iterable[AskedJob]) -> str:
+def _calendar(jobs: Iterable[JobHistory]) -> str:
     named_by = [asked for asked in jobs if asked.names_calendar]
     puts = named_by[0].calendar_puts if named_by else []
     behind = sum(not put.reached(asked.job_id) for asked in named_by for put in puts)

@@ -42,7 +42,7 @@ class Content:
 
 
 @dataclass(kw_only=True, slots=True)
-class Wish:
+class WantedChange:
     """A change that some client wants. None: as it is."""
 
     kind: Literal["put", "fire", "retry", "reschedule"]
@@ -66,7 +66,7 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class StateAnswer:
     """One answer about a schedule's state."""
 
     sent_ms: int
@@ -86,7 +86,7 @@ class Seen:
     failed_because: str | None = None
     failed_at_ms: int = 0
     """By the clock of the node that wrote it down."""
-    wish: Wish | None = None
+    wish: WantedChange | None = None
     """What this is the answer to; None: to a create, a cancel, a read."""
 
 
@@ -99,7 +99,7 @@ class Command:
     kind: CommandKind | JobCommandKind | RunCommandKind
     schedule_key: str
     """Or the id of the job that it is about."""
-    wish: Wish | None = None
+    wish: WantedChange | None = None
     takes: Callable[[Mapping[str, Any], int, bool], str | None] | None = None
     """Of one about a job: takes its answer, the answer's time, and whether it tells of the present state only, since the
     command had been carried out before. Returns what is improper about it."""
@@ -118,7 +118,7 @@ class Command:
 
 
 @dataclass(kw_only=True, slots=True)
-class Asked:
+class ScheduleHistory:
     """One schedule that some client wanted, and all that was ever said about it."""
 
     schedule_key: str
@@ -141,8 +141,8 @@ class Asked:
     commands: list[Command] = field(default_factory=list)
     cancels: int = 0
     """Those over HTTP."""
-    wishes: list[Wish] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
+    wishes: list[WantedChange] = field(default_factory=list)
+    seen: list[StateAnswer] = field(default_factory=list)
 
     @property
     def version(self) -> int:
@@ -150,7 +150,7 @@ class Asked:
         return max((seen.version for seen in self.seen), default=0)
 
     @property
-    def final(self) -> Seen | None:
+    def final(self) -> StateAnswer | None:
         """The first answer with a final state of the latest version: what has failed may have been armed again."""
         version = self.version
         return next((seen for seen in self.seen if seen.state in FINAL and seen.version == version), None)
@@ -192,7 +192,7 @@ class Asked:
 class History:
     """All of one run."""
 
-    asked: dict[str, Asked] = field(default_factory=dict)
+    asked: dict[str, ScheduleHistory] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
     """In the order in which they were sent."""
     answers: Counter[str] = field(default_factory=Counter)
@@ -202,14 +202,14 @@ class History:
 
     def note(
         self,
-        asked: Asked,
+        asked: ScheduleHistory,
         call: str,
         node: str,
         answered: Answered,
         *,
         sent_ms: int,
         received_ms: int,
-        wish: Wish | None = None,
+        wish: WantedChange | None = None,
     ) -> None:
         """Takes one answer that was not a 503."""
         status = answered.status
@@ -256,8 +256,8 @@ def shown_data(data: Any) -> str:
 
 
 def _seen(
-    call: str, node: str, status: int, document: Any, *, sent_ms: int, received_ms: int, wish: Wish | None
-) -> Seen:
+    call: str, node: str, status: int, document: Any, *, sent_ms: int, received_ms: int, wish: WantedChange | None
+) -> StateAnswer:
     body: dict[str, Any] = document["schedule"] if status in (409, 412) else document
     absent = status == 404
     delivered, failed = body.get("delivered"), body.get("failed")
@@ -269,7 +269,7 @@ def _seen(
             ordering_key=body["orderingKey"],
             delivery_id=body["deliveryId"],
         )
-    return Seen(
+    return StateAnswer(
         sent_ms=sent_ms,
         received_ms=received_ms,
         call=call,

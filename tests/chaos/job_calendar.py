@@ -7,8 +7,8 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from tests.chaos.asking import Asking, Told
 from tests.chaos.job_history import CALENDAR, CalendarPut
+from tests.chaos.request_client import RequestClient, Told
 from tests.support.nodes import now_ms
 
 PAUSE_S: Final = (4.0, 12.0)
@@ -22,7 +22,7 @@ FAR: Final = date(2090, 1, 1)
 class JobCalendar:
     """The calendar of one client. Each content is told from all others by a day far ahead."""
 
-    def __init__(self, asking: Asking, client_id: str, *, seed: int) -> None:
+    def __init__(self, asking: RequestClient, client_id: str, *, seed: int) -> None:
         self.puts: list[CalendarPut] = []
         self._asking = asking
         self._client_id = client_id

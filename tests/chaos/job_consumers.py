@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from clockwork.domain import record as names
-from tests.chaos.job_history import AskedJob, Report, ReportKind, note_report
+from tests.chaos.job_history import JobHistory, Report, ReportKind, note_report
 from tests.chaos.world import World
 from tests.support.nodes import now_ms
 
 if TYPE_CHECKING:
-    from tests.chaos.job_load import JobAsking
+    from tests.chaos.job_load import JobClient
 
 POLL_S: Final = 0.1
 METADATA_S: Final = 30.0
@@ -30,7 +30,7 @@ FATES: Final = ("at once", "at once", "at once", "soon", "soon", "long", "fails"
 class JobConsumers:
     """The consumers of all topics; each record is read once."""
 
-    def __init__(self, world: World, asking: "JobAsking", asked: Mapping[str, AskedJob], *, seed: int) -> None:
+    def __init__(self, world: World, asking: "JobClient", asked: Mapping[str, JobHistory], *, seed: int) -> None:
         self._world = world
         self._asking = asking
         self._asked = asked
@@ -95,7 +95,7 @@ class JobConsumers:
         if asked is not None and names.RUN_UNTIL in headers:
             group.create_task(self._consume(asked, headers), name=f"run of {asked.job_id}")
 
-    async def _consume(self, asked: AskedJob, headers: Mapping[str, str]) -> None:
+    async def _consume(self, asked: JobHistory, headers: Mapping[str, str]) -> None:
         run_id, attempt = headers[names.RUN_ID], int(headers[names.RUN_ATTEMPT])
         rng = random.Random(f"chaos run {self._seed} {asked.job_id} {run_id} {attempt}")
         until_ms = int(headers[names.RUN_UNTIL])
@@ -129,7 +129,7 @@ class JobConsumers:
             again = Report(kind=kind, run_id=run_id, attempt=attempt, may_retry=report.may_retry)
             await self._report(asked, again, body, by_command=False)
 
-    async def _report(self, asked: AskedJob, report: Report, body: Mapping[str, Any], *, by_command: bool) -> None:
+    async def _report(self, asked: JobHistory, report: Report, body: Mapping[str, Any], *, by_command: bool) -> None:
         asked.reports.append(report)
         if by_command:
             self._asking.give_report(asked, report, body)

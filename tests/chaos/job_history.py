@@ -161,7 +161,7 @@ class CalendarPut:
 
 
 @dataclass(kw_only=True, slots=True)
-class AskedJob:
+class JobHistory:
     """A job that some client wanted, and all that was ever said about it."""
 
     job_id: str
@@ -278,13 +278,15 @@ def _job_in(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return job
 
 
-def note_op(asked: AskedJob, op: JobOp, answered: Answered, *, node: str, sent_ms: int, received_ms: int) -> str | None:
+def note_op(
+    asked: JobHistory, op: JobOp, answered: Answered, *, node: str, sent_ms: int, received_ms: int
+) -> str | None:
     """Takes the answer to a request. Returns what is improper about it."""
     return _note_op(asked, op, answered.status, answered.body, node=node, sent_ms=sent_ms, received_ms=received_ms)
 
 
 def note_reply(
-    asked: AskedJob,
+    asked: JobHistory,
     of: JobOp | Report,
     command: Command,
     document: Mapping[str, Any],
@@ -302,7 +304,7 @@ def note_reply(
 
 
 def note_report(
-    asked: AskedJob,
+    asked: JobHistory,
     report: Report,
     status: int,
     document: Mapping[str, Any],
@@ -321,7 +323,7 @@ def note_report(
 
 
 def _note_op(
-    asked: AskedJob,
+    asked: JobHistory,
     op: JobOp,
     status: int,
     document: Mapping[str, Any],

@@ -9,13 +9,13 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from tests.chaos.asking import Asking
+from tests.chaos.command_producer import CommandProducer
 from tests.chaos.history import Command, JobCommandKind, shown_data
 from tests.chaos.job_calendar import JobCalendar
 from tests.chaos.job_consumers import JobConsumers
-from tests.chaos.job_history import LINGERS_MS, AskedJob, JobOp, OpKind, Report, Try, note_op, note_reply
+from tests.chaos.job_history import LINGERS_MS, JobHistory, JobOp, OpKind, Report, Try, note_op, note_reply
 from tests.chaos.job_plan import data_of, draw_job, other_rate
-from tests.chaos.producing import Producing
+from tests.chaos.request_client import RequestClient
 from tests.chaos.world import World
 from tests.support.client import Answered, Client
 from tests.support.nodes import now_ms
@@ -50,7 +50,7 @@ class JobLoad:
     """All jobs of a run, their clients and consumers."""
 
     def __init__(
-        self, world: World, asking: Asking, producing: Producing, *, lanes: list[str], seed: int, jobs: int
+        self, world: World, asking: RequestClient, producing: CommandProducer, *, lanes: list[str], seed: int, jobs: int
     ) -> None:
         rng = random.Random(f"chaos jobs {seed}")
         drawn = [
@@ -63,8 +63,8 @@ class JobLoad:
             )
             for number in range(jobs)
         ]
-        self.asked: dict[str, AskedJob] = {asked.job_id: asked for asked in drawn}
-        self.asking = JobAsking(asking, producing)
+        self.asked: dict[str, JobHistory] = {asked.job_id: asked for asked in drawn}
+        self.asking = JobClient(asking, producing)
         self.calendar = JobCalendar(asking, world.cluster.name, seed=seed)
         for each in drawn:
             if each.names_calendar:
@@ -90,14 +90,14 @@ class JobLoad:
                 self.asking.asking.given_up |= bool(late)
 
 
-class JobAsking:
+class JobClient:
     """Requests about jobs, over HTTP until they are answered, or by command."""
 
-    def __init__(self, asking: Asking, producing: Producing) -> None:
+    def __init__(self, asking: RequestClient, producing: CommandProducer) -> None:
         self.asking = asking
         self._producing = producing
 
-    async def ask(self, asked: AskedJob, op: JobOp, ask: Callable[[Client], Awaitable[Answered]]) -> bool:
+    async def ask(self, asked: JobHistory, op: JobOp, ask: Callable[[Client], Awaitable[Answered]]) -> bool:
         """Over HTTP. Returns whether it was answered."""
         asked.ops.append(op)
 
@@ -114,7 +114,7 @@ class JobAsking:
         self.asking.note_improper(note_op(asked, op, told.answered, node=told.node, **times))
         return True
 
-    def give(self, asked: AskedJob, op: JobOp, document: Mapping[str, Any]) -> Command:
+    def give(self, asked: JobHistory, op: JobOp, document: Mapping[str, Any]) -> Command:
         """By command."""
         asked.ops.append(op)
 
@@ -126,7 +126,7 @@ class JobAsking:
         op.command = self._producing.give(BY_COMMAND[op.kind], asked.client_id, asked.job_id, body, takes=takes)
         return op.command
 
-    def give_report(self, asked: AskedJob, report: Report, document: Mapping[str, Any]) -> None:
+    def give_report(self, asked: JobHistory, report: Report, document: Mapping[str, Any]) -> None:
         """A consumer's, by command."""
 
         def takes(reply: Mapping[str, Any], received_ms: int, repeated: bool) -> str | None:
@@ -142,7 +142,7 @@ class JobAsking:
 class _JobClient:
     """The client of one job."""
 
-    def __init__(self, asking: JobAsking, asked: AskedJob, *, seed: int) -> None:
+    def __init__(self, asking: JobClient, asked: JobHistory, *, seed: int) -> None:
         self._asking = asking
         self._asked = asked
         self._named = (asked.client_id, asked.job_id)

@@ -5,7 +5,7 @@ overlap, what they ask of their consumers, and what is done to them.
 import random
 from typing import Any, Final
 
-from tests.chaos.job_history import CALENDAR, AskedJob
+from tests.chaos.job_history import CALENDAR, JobHistory
 from tests.chaos.world import RECORD_BYTES_MAX
 from tests.support.nodes import now_ms
 
@@ -30,7 +30,7 @@ EVERY_MINUTE: Final = (
 DAY_MS: Final = 86_400_000
 
 
-def draw_job(seed: int, number: int, *, client_id: str, topic: str, lane: str) -> AskedJob:
+def draw_job(seed: int, number: int, *, client_id: str, topic: str, lane: str) -> JobHistory:
     """The job of a number. `lane`: one of the schedules'; some jobs deliver into it."""
     rng = random.Random(f"chaos job {seed} {number}")
     job_id = f"job-{number}"
@@ -56,7 +56,7 @@ def draw_job(seed: int, number: int, *, client_id: str, topic: str, lane: str) -
         body |= _completion(rng, trigger, operated=operated)
     if not refused and not operated and rng.random() < BOUNDED:
         trigger["maxRuns"] = RUNS_MAX
-    return AskedJob(
+    return JobHistory(
         job_id=job_id,
         client_id=str(body["clientId"]),
         topic=topic,

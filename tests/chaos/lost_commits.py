@@ -5,7 +5,8 @@
 A proxy in front of the broker picks transactions and loses every EndTxn of them until their id is initialised anew (R1): in
 one third its answer, so that the commit was carried out; in one third the request, so that it was not; in one third the
 request arrives late, before the init or behind it, or in the middle of what follows. The node gives up on an answer after
-0.3 s (`hasty_node`), asks for its own last marker (R3), and must find out which it was. The other slot goes on meanwhile.
+0.3 s (`short_commit_timeout_node`), asks for its own last marker (R3), and must find out which it was. The other slot
+goes on meanwhile.
 """
 
 import argparse
@@ -96,7 +97,7 @@ async def lose_commits(folder: Path, *, drops: int, seed: int = 1, launch: Launc
             opened_cluster(services, folder, launch=launch) as cluster,
         ):
             topics = (await cluster.topic(), await cluster.topic())
-            node = await cluster.start(module="tests.chaos.hasty_node")
+            node = await cluster.start(module="tests.chaos.short_commit_timeout_node")
             load = Load(cluster, topics, per_second=PER_SECOND)
             load.clients = [node.client]
             proxy.fate_of = losses.fate_of

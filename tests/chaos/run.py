@@ -17,10 +17,10 @@ from typing import Final
 from infra.local.child import Child
 from infra.local.node import Launch, Store
 from tests.chaos import figures, takeovers
-from tests.chaos.aftermath import settle
 from tests.chaos.checker import Evidence, judge
-from tests.chaos.disturbances import SETTLES_MS, Deeds, carry_out
-from tests.chaos.history import History, Seen
+from tests.chaos.disturbances import SETTLES_MS, DisturbanceLog, carry_out
+from tests.chaos.healed_phase import settle
+from tests.chaos.history import History, StateAnswer
 from tests.chaos.job_load import JobLoad
 from tests.chaos.plan import SKEW_SEEN_MS, Disturbance, draw_plan
 from tests.chaos.workload import Workload
@@ -59,7 +59,7 @@ async def chaos(
 ) -> Result:
     """One run: load, disturbances, healing, judgement. Logs go to the folder."""
     plan = draw_plan(seed, seconds=seconds, session_timeout_ms=SESSION_TIMEOUT_MS)
-    deeds, history = Deeds(), History()
+    disturbance_log, history = DisturbanceLog(), History()
     async with opened_world(folder, store=store, launch=launch) as world:
         await world.heal()
         workload = Workload(world, history, seed=seed, per_second=per_second)
@@ -67,9 +67,9 @@ async def chaos(
         async with asyncio.TaskGroup() as group:
             group.create_task(load.consumers.run(), name="consumers of jobs")
             try:
-                await _disturbed(world, workload, load, plan, deeds)
+                await _disturbed(world, workload, load, plan, disturbance_log)
             finally:
-                (folder / "deeds.log").write_text("".join(f"{line}\n" for line in deeds.log))
+                (folder / "disturbance_log.log").write_text("".join(f"{line}\n" for line in disturbance_log.log))
             remains = await settle(world, workload, history, load)
         remains.jobs.repaired = world.logged("job.repaired", "job.unreadable")
         misled = frozenset(skew.node.client.url for skew in world.skews if skew.far)
@@ -80,16 +80,16 @@ async def chaos(
             ahead_ms=world.ahead_ms,
             skew_ms=_skew_ms(world),
             misled=misled,
-            unrest=deeds.unrest,
+            unrest=disturbance_log.unrest,
         )
         violations = judge(evidence) | _of_world(world, history)
         (folder / "schedules.jsonl").write_text(figures.every_schedule(evidence))
         (folder / "jobs.jsonl").write_text(figures.every_job(evidence))
-    return Result(text=figures.table(evidence, deeds, violations), violations=violations)
+    return Result(text=figures.table(evidence, disturbance_log, violations), violations=violations)
 
 
 async def _disturbed(
-    world: World, workload: Workload, load: JobLoad, plan: Sequence[Disturbance], deeds: Deeds
+    world: World, workload: Workload, load: JobLoad, plan: Sequence[Disturbance], disturbance_log: DisturbanceLog
 ) -> None:
     """The load goes on until all is healed."""
     stop = asyncio.Event()
@@ -97,7 +97,7 @@ async def _disturbed(
         group.create_task(load.run(stop), name="jobs")
         group.create_task(workload.run(stop), name="workload")
         try:
-            await carry_out(world, plan, deeds)
+            await carry_out(world, plan, disturbance_log)
             await world.heal()
         except AssertionError as error:
             # A cluster that does not come back is a verdict, too, and the rest of the table tells more about it.
@@ -125,7 +125,7 @@ def _of_world(world: World, history: History) -> dict[str, list[str]]:
         if skew.far and (since_ms := skew.wrong_since_ms()) is not None
     }
 
-    def wrongly(seen: Seen) -> bool:
+    def wrongly(seen: StateAnswer) -> bool:
         since_ms, skew = wrong_ms.get(seen.node, (0, None))
         # After its end another node may have got its port.
         return skew is not None and since_ms < seen.sent_ms and (skew.to_ms is None or seen.sent_ms < skew.to_ms)
@@ -185,18 +185,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _takeovers(folder: Path, *, seed: int, kills: int, store: Store) -> Result:
-    deeds, history = Deeds(), History()
+    disturbance_log, history = DisturbanceLog(), History()
     async with opened_world(folder, store=store) as world:
         workload = Workload(world, history, seed=seed, per_second=takeovers.PER_SECOND, mix=takeovers.MIX)
-        await takeovers.kill_in_a_row(world, workload, deeds, kills=kills)
+        await takeovers.kill_in_a_row(world, workload, disturbance_log, kills=kills)
         evidence = Evidence(
             history=history,
             remains=await settle(world, workload, history),
             ahead_ms=world.ahead_ms,
-            unrest=[(each.at_ms, each.at_ms + SETTLES_MS) for each in deeds.kills],
+            unrest=[(each.at_ms, each.at_ms + SETTLES_MS) for each in disturbance_log.kills],
         )
         violations = judge(evidence) | _of_world(world, history)
-    text = f"session time-out {SESSION_TIMEOUT_MS} ms\n{figures.table(evidence, deeds, violations)}"
+    text = f"session time-out {SESSION_TIMEOUT_MS} ms\n{figures.table(evidence, disturbance_log, violations)}"
     return Result(text=text, violations=violations)
 
 

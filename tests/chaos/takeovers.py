@@ -8,7 +8,7 @@ import asyncio
 import random
 from typing import Final
 
-from tests.chaos.disturbances import Deeds, kill
+from tests.chaos.disturbances import DisturbanceLog, kill
 from tests.chaos.mix import STEADY
 from tests.chaos.plan import Kind
 from tests.chaos.workload import Workload
@@ -19,7 +19,7 @@ PER_SECOND: Final = 60.0
 MIX: Final = STEADY
 
 
-async def kill_in_a_row(world: World, workload: Workload, deeds: Deeds, *, kills: int) -> None:
+async def kill_in_a_row(world: World, workload: Workload, disturbance_log: DisturbanceLog, *, kills: int) -> None:
     """So many kills, each of another node than the last."""
     stop = asyncio.Event()
     await world.heal()
@@ -27,13 +27,13 @@ async def kill_in_a_row(world: World, workload: Workload, deeds: Deeds, *, kills
         group.create_task(workload.run(stop), name="workload")
         try:
             for number in range(kills):
-                slot = world.slots[number % len(world.slots)]
+                seat = world.seats[number % len(world.seats)]
                 # Not in step with anything: heartbeats, scans, due times.
                 await asyncio.sleep(random.uniform(0.5, 1.5))
-                await kill(world, slot, deeds)
-                deeds.done[Kind.KILL] += 1
+                await kill(world, seat, disturbance_log)
+                disturbance_log.done[Kind.KILL] += 1
                 await _until_taken_over(world)
-                await world.start(slot)
+                await world.start(seat)
                 await until(world.settled, "the killed node is back", within_s=HEALED_S_MAX)
         finally:
             stop.set()

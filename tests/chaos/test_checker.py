@@ -4,8 +4,8 @@ from typing import Any
 
 from tests.chaos.disturbances import Kill
 from tests.chaos.figures import takeovers_ms
-from tests.chaos.hand_made import DUE_MS, asked, broken, delivered, ended, record, seen
-from tests.chaos.history import Asked
+from tests.chaos.history import ScheduleHistory
+from tests.chaos.made_histories import DUE_MS, asked, broken, delivered, ended, record, seen
 
 
 def test_a_run_in_which_all_is_well_is_acquitted() -> None:
@@ -63,7 +63,7 @@ def test_early_is_what_comes_before_its_time_by_more_than_a_clock_was_ahead() ->
 
 
 def test_a_lanes_order_is_that_of_due_times_for_what_was_accepted_in_time() -> None:
-    def swapped(**changed: Any) -> list[Asked]:
+    def swapped(**changed: Any) -> list[ScheduleHistory]:
         return [
             delivered("later", offset=0, due_ms=DUE_MS),
             delivered("sooner", offset=1, due_ms=DUE_MS - 1, **changed),

@@ -2,18 +2,20 @@
 
 from typing import Any
 
-from tests.chaos.hand_made import DUE_MS, asked, broken, content, record, seen
-from tests.chaos.history import Asked, Content, Wish
+from tests.chaos.history import Content, ScheduleHistory, WantedChange
+from tests.chaos.made_histories import DUE_MS, asked, broken, content, record, seen
 
 OLD = content(data="old", delivery_id="1")
 NEW = content(DUE_MS + 1_000, data="new", delivery_id="2")
 
 
-def put(**wanted: Any) -> Wish:
-    return Wish(kind="put", tries_ms=[6_000], **wanted)
+def put(**wanted: Any) -> WantedChange:
+    return WantedChange(kind="put", tries_ms=[6_000], **wanted)
 
 
-def changed(wish: Wish, to: Content = NEW, *, delivered: Content | None = None, version: int = 2, **more: Any) -> Asked:
+def changed(
+    wish: WantedChange, to: Content = NEW, *, delivered: Content | None = None, version: int = 2, **more: Any
+) -> ScheduleHistory:
     """Created as OLD, changed by the wish as it was answered, and delivered."""
     one = asked(data="old", wishes=[wish], **more)
     one.seen += [
@@ -105,8 +107,8 @@ def test_a_conflict_tells_the_state_and_refuses_for_it() -> None:
         assert ("answers to changes that are not true" not in broken([one], at_old)) == true, (call, reason, state)
 
 
-def fired(due_ms: int) -> Asked:
-    wish = Wish(kind="fire", tries_ms=[6_000])
+def fired(due_ms: int) -> ScheduleHistory:
+    wish = WantedChange(kind="fire", tries_ms=[6_000])
     now = content(due_ms, data="old", delivery_id="2")
     return changed(wish, now, due_ms=DUE_MS)
 
@@ -129,7 +131,7 @@ def test_order_follows_where_the_last_version_stands() -> None:
     other = asked("b", first_sent_ms=5_500, accepted_ms=5_510)
     other.seen.append(seen("delivered", place=("t", 0, 1), content=content()))
 
-    def one(offset: int) -> Asked:
+    def one(offset: int) -> ScheduleHistory:
         found = changed(wish, moved, due_ms=3_000)
         found.seen[0] = seen("pending", at_ms=5_005, call="create", content=content(3_000, "old", delivery_id="1"))
         found.seen[-1] = seen("delivered", place=("t", 0, offset), content=moved, version=2)
@@ -139,7 +141,7 @@ def test_order_follows_where_the_last_version_stands() -> None:
     assert broken([one(0), other], [record(of=moved, offset=0), record("b", offset=1)]) == {"out of order"}
 
 
-def failed(because: str, *, at_ms: int = DUE_MS + 150, **more: Any) -> Asked:
+def failed(because: str, *, at_ms: int = DUE_MS + 150, **more: Any) -> ScheduleHistory:
     one = asked(data="old", deadline_ms=100, **more)
     one.seen.append(seen("failed", content=OLD, failed_because=because, failed_at_ms=at_ms))
     return one
@@ -169,9 +171,9 @@ def test_what_should_have_been_dropped_is_not_delivered_long_after_its_deadline(
     assert broken([one], [record(of=OLD, at_ms=DUE_MS + 15_101)]) == {"delivered after its deadline"}
 
 
-def armed_again(**more: Any) -> Asked:
+def armed_again(**more: Any) -> ScheduleHistory:
     """Failed, armed again, delivered."""
-    wish = Wish(kind="retry", tries_ms=[20_500])
+    wish = WantedChange(kind="retry", tries_ms=[20_500])
     again = content(20_501, data="old", delivery_id="2")
     one = failed("expired", on_late="dead_letter", wishes=[wish], **more)
     one.seen += [

@@ -3,8 +3,8 @@
 import json
 from typing import Any, cast
 
-from tests.chaos.hand_made import DUE_MS, asked, broken, content, record, seen
-from tests.chaos.history import Asked, Command, CommandFate, History, Wish
+from tests.chaos.history import Command, CommandFate, History, ScheduleHistory, WantedChange
+from tests.chaos.made_histories import DUE_MS, asked, broken, content, record, seen
 from tests.support.reader import Arrived
 
 
@@ -12,7 +12,7 @@ def command(number: int = 0, kind: Any = "create", fate: CommandFate = "committe
     return Command(number=number, kind=kind, schedule_key="a", fate=fate, sent_ms=5_000, **more)
 
 
-def created(by: Command, *others: Command) -> Asked:
+def created(by: Command, *others: Command) -> ScheduleHistory:
     """And delivered."""
     one = asked(accepted_ms=None, created_by=by, commands=[by, *others])
     one.seen.append(seen("delivered", place=("t", 0, 0), content=content()))
@@ -78,7 +78,7 @@ def test_an_aborted_command_has_no_effect_no_answer_and_no_dead_letter() -> None
 def test_an_aborted_change_leaves_no_trace() -> None:
     first, change = command(statuses=[201]), command(1, "reschedule", "aborted")
     one = created(first, change)
-    one.wishes.append(Wish(kind="reschedule", data="changed"))
+    one.wishes.append(WantedChange(kind="reschedule", data="changed"))
     other = content(data="changed")
     one.seen[-1] = seen("delivered", place=("t", 0, 0), content=other, version=2)
     assert broken([one], [record(of=other)], commands=[first, change]) == {"answers to changes that are not true"}
@@ -87,7 +87,9 @@ def test_an_aborted_change_leaves_no_trace() -> None:
 def test_a_change_by_command_is_made_once() -> None:
     # Three versions by one change: it was carried out again behind another.
     first = command(statuses=[201])
-    change = command(1, "reschedule", wish=Wish(kind="reschedule", data="changed", tries_ms=[5_100]), statuses=[200])
+    change = command(
+        1, "reschedule", wish=WantedChange(kind="reschedule", data="changed", tries_ms=[5_100]), statuses=[200]
+    )
     one = created(first, change)
     assert change.wish is not None
     one.wishes.append(change.wish)

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from tests.chaos.aftermath import Remains
 from tests.chaos.checker import Evidence, judge
-from tests.chaos.hand_made import asked as schedule
-from tests.chaos.hand_made import record, seen
-from tests.chaos.hand_made_jobs import BEGIN_MS, DATA, RATE, SKIP, answer, broken, entry, job, op, run, skip
+from tests.chaos.healed_phase import Remains
 from tests.chaos.history import Command, History
-from tests.chaos.job_history import AskedJob, CalendarPut, Every
+from tests.chaos.job_history import CalendarPut, Every, JobHistory
+from tests.chaos.made_histories import asked as schedule
+from tests.chaos.made_histories import record, seen
+from tests.chaos.made_job_histories import BEGIN_MS, DATA, RATE, SKIP, answer, broken, entry, job, op, run, skip
 
 TEN, ELEVEN, TWELVE, THIRTEEN = (BEGIN_MS + n * 1_000 for n in range(4))
 
@@ -75,7 +75,7 @@ def test_a_run_that_the_calendar_excludes_does_not_come_after_the_answer_that_sa
     closed = CalendarPut(closed=True, sent_ms=TEN + 400, answered_ms=TEN + 500)
     opened = CalendarPut(closed=False, sent_ms=TWELVE + 400, answered_ms=TWELVE + 500)
 
-    def puts(*some: CalendarPut) -> AskedJob:
+    def puts(*some: CalendarPut) -> JobHistory:
         return job(calendar_puts=list(some))
 
     assert broken(puts(closed, opened), records) == set()

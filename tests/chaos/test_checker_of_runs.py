@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.hand_made_jobs import BEGIN_MS, DATA, DELETED_MS, SKIP, broken, entry, job, op, report, run, skip
 from tests.chaos.job_history import OpKind, ReportKind
+from tests.chaos.made_job_histories import BEGIN_MS, DATA, DELETED_MS, SKIP, broken, entry, job, op, report, run, skip
 
 TEN, ELEVEN, TWELVE, THIRTEEN = (BEGIN_MS + n * 1_000 for n in range(4))
 NOT_KEPT = {"answers that were not kept"}

@@ -2,10 +2,10 @@
 
 import json
 
-from clockwork.domain.triggers.calendars import exclusion
+from clockwork.domain.triggers.exclusions import exclusion
 from clockwork.schema.job import read_job
 from tests.chaos.history import CORRELATION_ID, Command, History
-from tests.chaos.job_history import CALENDAR, AskedJob, JobOp, note_reply
+from tests.chaos.job_history import CALENDAR, JobHistory, JobOp, note_reply
 from tests.chaos.job_plan import draw_job
 from tests.support.nodes import now_ms
 from tests.support.reader import Arrived
@@ -14,7 +14,7 @@ NUMBERS = range(150)
 TIMES = 5
 
 
-def drawn(number: int, seed: int = 7) -> AskedJob:
+def drawn(number: int, seed: int = 7) -> JobHistory:
     return draw_job(seed, number, client_id="shop", topic="orders", lane="lane-1")
 
 

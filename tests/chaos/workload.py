@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from clockwork.domain.schedule import OrderingKey
 from clockwork.domain.sharding import shard_of
-from tests.chaos.asking import Asking
-from tests.chaos.history import Asked, Fate, History, Wish, shown_data
+from tests.chaos.command_producer import CommandProducer
+from tests.chaos.history import Fate, History, ScheduleHistory, WantedChange, shown_data
 from tests.chaos.mix import Mix
 from tests.chaos.plan import BURST_MS
-from tests.chaos.producing import Producing
+from tests.chaos.request_client import RequestClient
 from tests.chaos.world import RECORD_BYTES_MAX, SHARDS, World
 from tests.support.nodes import now_ms
 
@@ -51,8 +51,8 @@ class Workload:
         self._pause_s = 1 / per_second
         self._mix = mix or Mix()
         self.lanes = _lanes()
-        self.asking = Asking(world, history)
-        self.producing = Producing(world, history, seed=seed)
+        self.asking = RequestClient(world, history)
+        self.producing = CommandProducer(world, history, seed=seed)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Begins new schedules until told to stop, when all is healed; returns when every request is answered, or has
@@ -135,7 +135,7 @@ class Workload:
 
     # --- over HTTP
 
-    def _draw_cancels(self, at: "_At", rng: random.Random, asked: Asked, around_ms: int) -> None:
+    def _draw_cancels(self, at: "_At", rng: random.Random, asked: ScheduleHistory, around_ms: int) -> None:
         mix = self._mix
         for share, from_ms, to_ms in (
             (mix.cancels_at_once, None, 0),
@@ -147,7 +147,7 @@ class Workload:
                 for _ in range(2 if rng.random() < mix.cancels_twice else 1):
                     at(at_ms, lambda: self.asking.cancel(asked))
 
-    def _draw_changes(self, at: "_At", rng: random.Random, asked: Asked, around_ms: int) -> None:
+    def _draw_changes(self, at: "_At", rng: random.Random, asked: ScheduleHistory, around_ms: int) -> None:
         mix = self._mix
         for share, from_ms, to_ms in (
             (mix.puts_early, -2_000, -300),
@@ -165,7 +165,7 @@ class Workload:
             for _ in range(2 if rng.random() < mix.retries_twice else 1):
                 at(around_ms + rng.randint(800, 4_000), lambda: self.asking.retry(asked))
 
-    def _drawn_put(self, rng: random.Random, asked: Asked, mark: str) -> Callable[[], Awaitable[bool]]:
+    def _drawn_put(self, rng: random.Random, asked: ScheduleHistory, mark: str) -> Callable[[], Awaitable[bool]]:
         due_in_ms, data, lane, versioned = self._drawn_change(rng, asked, mark)
 
         async def put() -> bool:
@@ -178,7 +178,7 @@ class Workload:
         return put
 
     def _drawn_change(
-        self, rng: random.Random, asked: Asked, mark: str
+        self, rng: random.Random, asked: ScheduleHistory, mark: str
     ) -> tuple[int | None, dict[str, str] | None, str | None, float]:
         """How far ahead it is to be due, the data, the lane; None: as it is. What is refused stays so."""
         mix = self._mix
@@ -192,7 +192,7 @@ class Workload:
 
     # --- by command
 
-    def _create_by_command(self, rng: random.Random, asked: Asked, body: dict[str, Any]) -> None:
+    def _create_by_command(self, rng: random.Random, asked: ScheduleHistory, body: dict[str, Any]) -> None:
         mix = self._mix
         asked.created_by = self.producing.give(
             "create",
@@ -209,7 +209,7 @@ class Workload:
             wants_reply = isinstance(document, dict)
             self.producing.give("poison", asked.client_id, wrong["scheduleKey"], document, wants_reply=wants_reply)
 
-    def _draw_commands(self, at: "_At", rng: random.Random, asked: Asked, around_ms: int) -> None:
+    def _draw_commands(self, at: "_At", rng: random.Random, asked: ScheduleHistory, around_ms: int) -> None:
         mix = self._mix
         named = {"clientId": asked.client_id, "scheduleKey": asked.schedule_key}
         for turn in range(rng.choices([0, 1, 2], mix.reschedules)[0]):
@@ -230,7 +230,12 @@ class Workload:
             at(0 if at_once else around_ms + rng.randint(-2_000, 100), cancel)
 
     def _reschedule(
-        self, asked: Asked, due_in_ms: int | None, data: dict[str, str] | None, lane: str | None, wants_reply: bool
+        self,
+        asked: ScheduleHistory,
+        due_in_ms: int | None,
+        data: dict[str, str] | None,
+        lane: str | None,
+        wants_reply: bool,
     ) -> Callable[[], Awaitable[None]]:
         async def reschedule() -> None:
             wish = _wish("reschedule", due_in_ms, data, lane)
@@ -247,9 +252,9 @@ _At = Callable[[int, Callable[[], Awaitable[object]]], None]
 """Has something done at a time (ms)."""
 
 
-def _asked(body: dict[str, Any], fate: Fate) -> Asked:
+def _asked(body: dict[str, Any], fate: Fate) -> ScheduleHistory:
     delivery = body["delivery"]
-    return Asked(
+    return ScheduleHistory(
         schedule_key=body["scheduleKey"],
         client_id=body["clientId"],
         topic=delivery["topic"],
@@ -265,8 +270,8 @@ def _asked(body: dict[str, Any], fate: Fate) -> Asked:
     )
 
 
-def _wish(kind: Any, due_in_ms: int | None, data: dict[str, str] | None, lane: str | None) -> Wish:
-    return Wish(
+def _wish(kind: Any, due_in_ms: int | None, data: dict[str, str] | None, lane: str | None) -> WantedChange:
+    return WantedChange(
         kind=kind,
         due_ms=now_ms() + due_in_ms if due_in_ms is not None else None,
         data=shown_data(data) if data is not None else None,
@@ -274,7 +279,7 @@ def _wish(kind: Any, due_in_ms: int | None, data: dict[str, str] | None, lane: s
     )
 
 
-def _document(wish: Wish, data: dict[str, str] | None) -> dict[str, Any]:
+def _document(wish: WantedChange, data: dict[str, str] | None) -> dict[str, Any]:
     """The body of a change."""
     given = {"scheduleTime": wish.due_ms, "taskData": data, "orderingKey": wish.ordering_key}
     return {name: value for name, value in given.items() if value is not None}

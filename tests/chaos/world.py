@@ -34,7 +34,7 @@ STAND_STILL_MS: Final = 15_000
 
 
 @dataclass(kw_only=True, slots=True)
-class Slot:
+class NodeSeat:
     """A node's place. Whoever does something to it holds the lock."""
 
     number: int
@@ -72,7 +72,7 @@ class World:
     topics: tuple[str, ...]
     replies: str
     """The topic for answers to commands."""
-    slots: tuple[Slot, ...]
+    seats: tuple[NodeSeat, ...]
     broker: asyncio.Lock = field(default_factory=asyncio.Lock)
     store: asyncio.Lock = field(default_factory=asyncio.Lock)
     skews: list[Skew] = field(default_factory=list)
@@ -86,34 +86,34 @@ class World:
 
     def nodes(self) -> list[ClusterNode]:
         """Those that run, or are frozen; for clients that know no better."""
-        return [slot.node for slot in self.slots if slot.node is not None]
+        return [seat.node for seat in self.seats if seat.node is not None]
 
-    async def start(self, slot: Slot) -> ClusterNode:
+    async def start(self, seat: NodeSeat) -> ClusterNode:
         """Puts a node into an empty place; does not wait for it."""
-        slot.node = node = await self.cluster.start(ready=False)
+        seat.node = node = await self.cluster.start(ready=False)
         node.client.request_s_max, node.client.patience_s = REQUEST_S_MAX, 0.0
         return node
 
-    async def start_skewed(self, slot: Slot, *, offset_ms: int, jump_after_s: float | None) -> Skew:
+    async def start_skewed(self, seat: NodeSeat, *, offset_ms: int, jump_after_s: float | None) -> Skew:
         """The same, with a wrong clock."""
         more = {OFFSET: str(offset_ms), JUMP_AFTER: str(int((jump_after_s or 0.0) * 1_000))}
         from_ms = now_ms()
         node = await self.cluster.start(ready=False, more=more, module="tests.chaos.skewed_node")
         node.client.request_s_max, node.client.patience_s = REQUEST_S_MAX, 0.0
-        slot.node = node
+        seat.node = node
         skew = Skew(node=node, offset_ms=offset_ms, jumps=jump_after_s is not None, from_ms=from_ms)
         self.skews.append(skew)
         return skew
 
-    async def kill(self, slot: Slot) -> None:
-        node, slot.node = slot.node, None
+    async def kill(self, seat: NodeSeat) -> None:
+        node, seat.node = seat.node, None
         if node is not None:
             self._note_own_end(node)
             await node.process.kill()
 
-    async def stop(self, slot: Slot) -> None:
+    async def stop(self, seat: NodeSeat) -> None:
         """As SIGTERM does. Whatever is broken at that time, a node must end by itself and say that all is well."""
-        node, slot.node = slot.node, None
+        node, seat.node = seat.node, None
         if node is None:
             return
         self._note_own_end(node)
@@ -128,13 +128,13 @@ class World:
 
     async def heal(self) -> None:
         """Every place has a node with the right clock, and all are ready and share the shards."""
-        for slot in self.slots:
-            async with slot.lock:
-                if slot.node is not None and slot.node.process.code is not None:
-                    self._note_own_end(slot.node)
-                    slot.node = None
-                if slot.node is None:
-                    await self.start(slot)
+        for seat in self.seats:
+            async with seat.lock:
+                if seat.node is not None and seat.node.process.code is not None:
+                    self._note_own_end(seat.node)
+                    seat.node = None
+                if seat.node is None:
+                    await self.start(seat)
         await until(self.settled, "three ready nodes that share all shards", within_s=HEALED_S_MAX)
 
     async def settled(self) -> bool:
@@ -242,7 +242,7 @@ async def opened_world(
             cluster=cluster,
             topics=topics,
             replies=await cluster.topic(),
-            slots=tuple(Slot(number=number) for number in range(NODES)),
+            seats=tuple(NodeSeat(number=number) for number in range(NODES)),
         )
         try:
             yield world

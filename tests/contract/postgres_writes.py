@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
-from clockwork.domain.jobs.job import JobChange, JobName, RunEnd, TakenRow
-from clockwork.domain.jobs.steps import after_end, ended_row, pause, run_end_of, run_now
+from clockwork.domain.jobs.job import JobName, JobTransaction, RunDelivery, TakenRow
+from clockwork.domain.jobs.steps import after_end, ended_row, pause, run_delivery_of, run_now
 from clockwork.domain.ownership import IncarnationId, ShardClaim
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import EndState, Failure, Outcome, RequestId, Retry, Row, ScheduleKey
@@ -14,7 +14,7 @@ from clockwork.stores.postgres.jobs import PostgresJobStore
 from clockwork.stores.postgres.store import PostgresScheduleStore
 from tests.contract.store_fixtures import new_incarnation
 from tests.support.builders import DUE_MS, SHARD, end, gone, outcome, pointer, row
-from tests.support.jobs import created, definition, delivered, moment, new_job, the_row
+from tests.support.jobs import created, definition, delivered, new_job, step_context, the_row
 
 MINE: Final = RequestId("mine")
 RETRY: Final = Retry(at_ms=DUE_MS + 1_000, epoch=7, attempts=2)
@@ -37,9 +37,9 @@ class Scene:
     new: Row
     """The same key, not stored."""
     me: IncarnationId
-    job: JobChange
+    job: JobTransaction
     """Made; its row is held."""
-    changes: dict[object, JobChange] = field(default_factory=dict)
+    changes: dict[object, JobTransaction] = field(default_factory=dict)
     """The changes of jobs that were made upon it, each the same in every attempt."""
 
 
@@ -124,7 +124,7 @@ def jobs_of(store: PostgresScheduleStore) -> PostgresJobStore:
     return PostgresJobStore(store.client)
 
 
-def changes(make: Callable[[Scene], JobChange]) -> Act:
+def changes(make: Callable[[Scene], JobTransaction]) -> Act:
     return lambda store, s: jobs_of(store).change(s.changes.setdefault(make, make(s)))
 
 
@@ -136,28 +136,28 @@ async def job_noted(scene: Scene) -> object:
     return await jobs_of(scene.store).read_command_note(scene.job.name)
 
 
-def run_end(scene: Scene) -> RunEnd:
-    end = run_end_of(the_row(scene.job), delivered(the_row(scene.job)), retention_ms=60_000)
+def run_delivery(scene: Scene) -> RunDelivery:
+    end = run_delivery_of(the_row(scene.job), delivered(the_row(scene.job)), retention_ms=60_000)
     assert end is not None
     return end
 
 
 async def stored_run(scene: Scene) -> object:
-    return await jobs_of(scene.store).read_run_end(scene.job.name, the_row(scene.job).position)
+    return await jobs_of(scene.store).read_run_delivery(scene.job.name, the_row(scene.job).position)
 
 
 async def stored_versions(scene: Scene) -> object:
     return await jobs_of(scene.store).read_versions(scene.job.name, below=None, versions_max=10)
 
 
-def next_armed(scene: Scene) -> JobChange:
+def next_armed(scene: Scene) -> JobTransaction:
     row = the_row(scene.job)
-    return after_end(scene.job.state, definition(scene.job), ended_row(row, delivered(row)), moment())
+    return after_end(scene.job.state, definition(scene.job), ended_row(row, delivered(row)), step_context())
 
 
-def paused(scene: Scene, note: NoteChange | None = None) -> JobChange:
+def paused(scene: Scene, note: NoteChange | None = None) -> JobTransaction:
     taken = [TakenRow(name=the_row(scene.job).name, hold=MINE)]
-    return replace(pause(scene.job.state, taken, moment(), note=None), command=note)
+    return replace(pause(scene.job.state, taken, step_context(), note=None), command=note)
 
 
 JOB_WRITES: Final[dict[str, tuple[Act, Look]]] = {
@@ -168,11 +168,14 @@ JOB_WRITES: Final[dict[str, tuple[Act, Look]]] = {
     "arm job": (changes(next_armed), stored_job),
     "take job's row": (changes(paused), stored_job),
     "take job's row by command": (changes(lambda s: paused(s, NOTE)), job_noted),
-    "run job": (changes(lambda s: run_now(s.job.state, definition(s.job), moment(), request_id="r")), stored_job),
+    "run job": (changes(lambda s: run_now(s.job.state, definition(s.job), step_context(), request_id="r")), stored_job),
     "note_command of a job": (lambda store, s: jobs_of(store).note_command(s.job.name, NOTE), job_noted),
-    "put_run_ends": (lambda store, s: jobs_of(store).put_run_ends([run_end(s)], first_stands=False), stored_run),
-    "put_run_ends, the first": (
-        lambda store, s: jobs_of(store).put_run_ends([run_end(s)], first_stands=True),
+    "put_run_deliveries": (
+        lambda store, s: jobs_of(store).put_run_deliveries([run_delivery(s)], keep_existing=False),
+        stored_run,
+    ),
+    "put_run_deliveries, the first": (
+        lambda store, s: jobs_of(store).put_run_deliveries([run_delivery(s)], keep_existing=True),
         stored_run,
     ),
     "prune_versions": (lambda store, s: jobs_of(store).prune_versions(s.job.state, below=2), stored_versions),

@@ -23,7 +23,7 @@ from clockwork.domain.ownership import IncarnationId, ShardState, incarnation_id
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.jobs import JobStore
 from clockwork.ports.operations import PauseStore
-from clockwork.ports.seen import SeenStore
+from clockwork.ports.registry import Registry
 from clockwork.ports.store import ObserveServerTime, ScheduleSearch, ScheduleStore, Stores
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
 from clockwork.settings.model import DynamoSettings, PostgresSettings
@@ -432,8 +432,8 @@ def pauses(stores: Stores) -> PauseStore:
 
 
 @pytest.fixture
-def seen(stores: Stores) -> SeenStore:
-    return stores.seen
+def registry(stores: Stores) -> Registry:
+    return stores.registry
 
 
 async def _empty(client: DynamoClient) -> None:

@@ -66,7 +66,7 @@ class Reader:
 
     async def __aenter__(self) -> "Reader":
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
-        self._task = group.create_task(self._activity.follow(self._take, minutes_from_ms=self._minutes_from_ms))
+        self._task = group.create_task(self._activity.tail(self._take, minutes_from_ms=self._minutes_from_ms))
         return self
 
     async def __aexit__(self, *_: Any) -> None:

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from clockwork.domain.jobs.calendar import Calendar, CalendarName
-from clockwork.domain.jobs.job import JobChange, JobName, JobStatus
+from clockwork.domain.jobs.job import JobName, JobStatus, JobTransaction
 from clockwork.domain.jobs.steps import delete, follow_calendars, update
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId, RequestId
-from clockwork.domain.triggers.calendars import Exclusion, exclusion
+from clockwork.domain.triggers.exclusions import Exclusion, exclusion
 from clockwork.domain.triggers.trigger import AnyOf, Trigger, cron
 from clockwork.errors import ConditionFailed, TransactionConflict
-from clockwork.ports.jobs import JobChanged, JobStore
+from clockwork.ports.jobs import JobStore, StaleRevision
 from tests.support.builders import CLIENT
-from tests.support.jobs import NOW_MS, created, definition, moment, new_job
+from tests.support.jobs import NOW_MS, created, definition, new_job, step_context
 
 HOLIDAYS = exclusion(dates=["2026-12-24"], annual=["12-25", "02-29"], weekdays=["SUN"], cron=["* * * * 5#3"])
 CLOSED = exclusion(cron=["* 0-7 * * *"])
@@ -25,7 +25,12 @@ ROUNDS = 25
 
 
 def calendar(name: str = "de", of: Exclusion = HOLIDAYS, **fields: Any) -> Calendar:
-    defaults: dict[str, Any] = {"version": 1, "created_at_ms": NOW_MS, "updated_at_ms": NOW_MS, "by": RequestId(name)}
+    defaults: dict[str, Any] = {
+        "version": 1,
+        "created_at_ms": NOW_MS,
+        "updated_at_ms": NOW_MS,
+        "write_id": RequestId(name),
+    }
     return Calendar(client_id=CLIENT, name=name, exclusion=of, **{**defaults, **fields})
 
 
@@ -54,10 +59,13 @@ async def test_a_calendar_is_read_as_it_was_put(jobs: JobStore) -> None:
 
 async def test_a_calendar_is_put_over_the_one_that_was_read_and_over_no_other(jobs: JobStore) -> None:
     first = calendar()
-    second = replace(first, version=2, exclusion=CLOSED, by=RequestId("second"))
+    second = replace(first, version=2, exclusion=CLOSED, write_id=RequestId("second"))
     await jobs.put_calendar(first, before=None)
     await jobs.put_calendar(second, before=first)
-    for late, before in ((replace(first, by=RequestId("x")), None), (replace(second, by=RequestId("y")), first)):
+    for late, before in (
+        (replace(first, write_id=RequestId("x")), None),
+        (replace(second, write_id=RequestId("y")), first),
+    ):
         with pytest.raises(ConditionFailed):
             await jobs.put_calendar(late, before=before)
 
@@ -66,7 +74,7 @@ async def test_a_calendar_is_put_over_the_one_that_was_read_and_over_no_other(jo
 
 async def test_the_same_put_of_a_calendar_again_is_the_same(jobs: JobStore) -> None:
     first = calendar()
-    second = replace(first, version=2, by=RequestId("second"))
+    second = replace(first, version=2, write_id=RequestId("second"))
     await jobs.put_calendar(first, before=None)
     await jobs.put_calendar(first, before=None)
     await jobs.put_calendar(second, before=first)
@@ -77,7 +85,7 @@ async def test_the_same_put_of_a_calendar_again_is_the_same(jobs: JobStore) -> N
 
 async def test_only_the_calendar_that_was_read_is_deleted(jobs: JobStore) -> None:
     first = calendar()
-    second = replace(first, version=2, by=RequestId("second"))
+    second = replace(first, version=2, write_id=RequestId("second"))
     await jobs.put_calendar(first, before=None)
     await jobs.put_calendar(second, before=first)
     with pytest.raises(ConditionFailed):
@@ -130,7 +138,7 @@ async def test_a_job_is_not_stored_with_a_calendar_that_is_another_by_now(
     with pytest.raises(ConditionFailed) as failure:
         await jobs.change(change)
 
-    assert not isinstance(failure.value, JobChanged)
+    assert not isinstance(failure.value, StaleRevision)
     assert await jobs.read_state(change.name) is None
 
 
@@ -140,7 +148,7 @@ async def test_a_look_at_the_notes_behind_a_change_finds_every_job_that_has_the_
     present = calendar("de")
     await jobs.put_calendar(present, before=None)
 
-    async def made(change: JobChange) -> bool:
+    async def made(change: JobTransaction) -> bool:
         try:
             await jobs.change(change)
         except (ConditionFailed, TransactionConflict):
@@ -151,7 +159,7 @@ async def test_a_look_at_the_notes_behind_a_change_finds_every_job_that_has_the_
         await jobs.put_calendar(wanted, before=before)
         noted = (await jobs.list_jobs_of_calendar(NAME, after=None, jobs_max=100)).names
         try:
-            there = await jobs.read_state(job, settled=True) is not None
+            there = await jobs.read_state(job, committed=True) is not None
         except TransactionConflict:
             there = True
         return job in noted, there
@@ -159,7 +167,7 @@ async def test_a_look_at_the_notes_behind_a_change_finds_every_job_that_has_the_
     for number in range(ROUNDS):
         change = created(new_job(daily(de=present.exclusion), job_id=JobId(f"job-{number}")))
         content = exclusion(dates=[f"2030-01-{number + 1:02d}"])
-        wanted = replace(present, version=present.version + 1, exclusion=content, by=RequestId(f"put-{number}"))
+        wanted = replace(present, version=present.version + 1, exclusion=content, write_id=RequestId(f"put-{number}"))
         was_made, found = await asyncio.gather(made(change), changed(wanted, present, change.name))
         assert not was_made or found == (True, True)
         present = wanted
@@ -171,7 +179,7 @@ async def test_a_put_moves_the_notes_of_a_job(jobs: JobStore) -> None:
     first = created(new_job(daily(de=HOLIDAYS)))
     await jobs.change(first)
     job = definition(first)
-    await jobs.change(update(first.state, job, replace(job, trigger=daily(at=HOLIDAYS)), [], moment()))
+    await jobs.change(update(first.state, job, replace(job, trigger=daily(at=HOLIDAYS)), [], step_context()))
 
     assert await names_beside(jobs) == []
     assert await names_beside(jobs, "at") == [first.name.job_id]
@@ -183,7 +191,7 @@ async def test_a_put_of_other_fields_is_made_whatever_has_become_of_the_calendar
     await jobs.change(first)
     await jobs.delete_calendar(calendar("de"))
     job = definition(first)
-    change = update(first.state, job, replace(job, description="else"), [], moment())
+    change = update(first.state, job, replace(job, description="else"), [], step_context())
     await jobs.change(change)
 
     assert await jobs.read_state(first.name) == change.state
@@ -195,7 +203,7 @@ async def test_a_job_follows_its_calendar_on_the_revision_alone(jobs: JobStore) 
     first = created(new_job(daily(de=HOLIDAYS)))
     await jobs.change(first)
     wanted = replace(definition(first), trigger=daily(de=CLOSED))
-    change = follow_calendars(first.state, wanted, [], moment())
+    change = follow_calendars(first.state, wanted, [], step_context())
     await jobs.change(change)
 
     assert await jobs.read_state(first.name) == change.state
@@ -207,7 +215,7 @@ async def test_a_forgotten_job_is_noted_nowhere(jobs: JobStore) -> None:
     await jobs.put_calendar(calendar("de"), before=None)
     first = created(new_job(daily(de=HOLIDAYS)))
     await jobs.change(first)
-    gone = delete(first.state, [], moment())
+    gone = delete(first.state, [], step_context())
     await jobs.change(gone)
     assert gone.state.status is JobStatus.DELETED
     assert await names_beside(jobs) == [first.name.job_id]

@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from clockwork.domain.jobs.job import JobChange, JobStatus, TakenRow
-from clockwork.domain.jobs.steps import after_end, ended_row, pause, repair, run_end_of
+from clockwork.domain.jobs.job import JobStatus, JobTransaction, TakenRow
+from clockwork.domain.jobs.steps import after_end, ended_row, pause, repair, run_delivery_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import RequestId
 from clockwork.errors import ConditionFailed, TransactionConflict
@@ -20,7 +20,7 @@ from clockwork.stores.postgres.jobs import PostgresJobStore
 from tests.contract.racing import Race
 from tests.contract.store_fixtures import postgres_store_on, store_on
 from tests.support.builders import gone
-from tests.support.jobs import created, definition, delivered, moment, new_job, the_row
+from tests.support.jobs import created, definition, delivered, new_job, step_context, the_row
 
 pytestmark = pytest.mark.real
 
@@ -79,13 +79,13 @@ async def _rounds(one: Callable[[int], Awaitable[None]], count: int) -> None:
             group.create_task(some())
 
 
-async def _made(process: Process, number: int) -> JobChange:
+async def _made(process: Process, number: int) -> JobTransaction:
     change = created(new_job(job_id=JobId(f"job-{number}")))
     await process.jobs.change(change)
     return change
 
 
-async def _won(process: Process, change: JobChange) -> bool:
+async def _won(process: Process, change: JobTransaction) -> bool:
     """True if the change was made, False if its condition failed."""
     while True:
         try:
@@ -97,23 +97,23 @@ async def _won(process: Process, change: JobChange) -> bool:
         return True
 
 
-def _armed(before: JobChange) -> JobChange:
+def _armed(before: JobTransaction) -> JobTransaction:
     row = the_row(before)
-    return after_end(before.state, definition(before), ended_row(row, delivered(row)), moment())
+    return after_end(before.state, definition(before), ended_row(row, delivered(row)), step_context())
 
 
-async def _tidied_up(process: Process, made: JobChange) -> bool:
+async def _tidied_up(process: Process, made: JobTransaction) -> bool:
     """As the owner of the row does it after its delivery: outcome, arm, delete. True if it armed."""
     row = the_row(made)
-    end = run_end_of(row, delivered(row), retention_ms=60_000)
+    end = run_delivery_of(row, delivered(row), retention_ms=60_000)
     assert end is not None
-    await process.jobs.put_run_ends([end], first_stands=False)
+    await process.jobs.put_run_deliveries([end], keep_existing=False)
     armed = await _won(process, _armed(made))
     await process.schedules.finish(row.shard, [gone(row)])
     return armed
 
 
-async def _names_its_row(process: Process, made: JobChange) -> None:
+async def _names_its_row(process: Process, made: JobTransaction) -> None:
     """The state names the only row of the job, or there is neither."""
     state = await process.jobs.read_state(made.name)
     assert state is not None
@@ -155,7 +155,7 @@ async def test_of_an_arming_and_a_change_that_takes_the_row_one_is_made(two: Two
         taken = [TakenRow(name=row.name, hold=HOLD)]
         armed, paused = await race.between(
             _tidied_up(two.one, made),
-            _won(two.other, pause(made.state, taken, moment(), note=None)),
+            _won(two.other, pause(made.state, taken, step_context(), note=None)),
         )
         assert armed is not paused
         state = await two.one.jobs.read_state(made.name)
@@ -187,7 +187,9 @@ async def test_a_change_takes_a_row_only_if_its_owner_did_not(two: Two) -> None:
                 except TransactionConflict:
                     continue
 
-        dropped, paused = await race.between(drops(), _won(two.other, pause(made.state, taken, moment(), note=None)))
+        dropped, paused = await race.between(
+            drops(), _won(two.other, pause(made.state, taken, step_context(), note=None))
+        )
         assert dropped is not paused
         assert (await two.one.schedules.read_row(row.name) is None) is paused
         await _names_its_row(two.other, made)
@@ -202,7 +204,7 @@ async def test_a_repair_beside_an_arming_leaves_one_row(two: Two) -> None:
     # The audit reads a state and then, while its owner tidies it up, no row: it must not arm beside it.
     repaired = []
 
-    async def audits(made: JobChange) -> None:
+    async def audits(made: JobTransaction) -> None:
         while True:
             state = await two.other.jobs.read_state(made.name)
             assert state is not None
@@ -211,7 +213,7 @@ async def test_a_repair_beside_an_arming_leaves_one_row(two: Two) -> None:
                 return
             await asyncio.sleep(0)
             if await two.other.schedules.read_row(state.row_name(state.armed)) is None:
-                mend = repair(state, definition(made), state.armed, None, moment())
+                mend = repair(state, definition(made), state.armed, None, step_context())
                 repaired.append(await _won(two.other, mend))
                 return
 
@@ -236,7 +238,7 @@ async def test_of_a_repair_and_an_arming_of_a_lost_row_one_is_made(two: Two) -> 
         await two.one.schedules.finish(row.shard, [gone(row)])
         armed = made.state.armed
         assert armed is not None
-        mend = repair(made.state, definition(made), armed, None, moment())
+        mend = repair(made.state, definition(made), armed, None, step_context())
         armed_next, mended = await race.between(_won(two.one, _armed(made)), _won(two.other, mend))
         assert armed_next is not mended
         await _names_its_row(two.other, made)
@@ -252,7 +254,7 @@ async def test_a_repair_is_refused_while_the_row_is_there_whatever_else_happens(
         made = await _made(two.one, number)
         armed = made.state.armed
         assert armed is not None
-        mend = repair(made.state, definition(made), armed, None, moment())
+        mend = repair(made.state, definition(made), armed, None, step_context())
         mended, _ = await asyncio.gather(
             _won(two.other, mend), two.one.schedules.hold(the_row(made).name, RequestId("another"))
         )

@@ -11,66 +11,65 @@ from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChang
 from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
-    Completion,
+    CompletionPolicy,
     CompletionResult,
-    JobChange,
     JobName,
     JobState,
     JobStatus,
+    JobTransaction,
     OpenRun,
     RetryOn,
     RunCompletion,
     RunCounts,
-    RunEnd,
+    RunDelivery,
     RunRequest,
-    SkippedRuns,
+    SkippedTimes,
     SkipReason,
     TakenRow,
     armed_row,
 )
-from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
-from clockwork.domain.jobs.steps import after_end, delete, ended_row, run_end_of, run_now
+from clockwork.domain.jobs.next_occurrence import Misfire, MisfirePolicy, OverlapPolicy
+from clockwork.domain.jobs.steps import after_end, delete, ended_row, run_delivery_of, run_now
 from clockwork.domain.position import LAST, Position
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.run import Chain, JobId, JobOfRow, RunId, RunKind
+from clockwork.domain.run import Chain, JobId, RunId, RunKind, RunOfRow
 from clockwork.domain.schedule import ClientId, OnLate, RequestId, Retry, Row
 from clockwork.domain.triggers.cron import Days, Dialect
-from clockwork.domain.triggers.dst import Gap
-from clockwork.domain.triggers.dst import Overlap as DstOverlap
+from clockwork.domain.triggers.dst import GapRule, OverlapRule
 from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger, cron
 from clockwork.errors import ConditionFailed, TransactionConflict
-from clockwork.ports.jobs import JobChanged, JobStore
+from clockwork.ports.jobs import JobStore, StaleRevision
 from clockwork.ports.store import ScheduleStore
 from tests.support import builders
 from tests.support.builders import CLIENT, gone
-from tests.support.jobs import NOW_MS, SHARDS, created, definition, delivered, failed, moment, new_job, the_row
+from tests.support.jobs import NOW_MS, SHARDS, created, definition, delivered, failed, new_job, step_context, the_row
 
 MINUTE = 60_000
 HOLD = RequestId("hold")
 FIRST = Position(1)
 
 
-async def _made(jobs: JobStore, **fields: Any) -> JobChange:
+async def _made(jobs: JobStore, **fields: Any) -> JobTransaction:
     change = created(new_job(**fields))
     await jobs.change(change)
     return change
 
 
-async def _next(jobs: JobStore, before: JobChange, now_ms: int | None = None) -> JobChange:
+async def _next(jobs: JobStore, before: JobTransaction, now_ms: int | None = None) -> JobTransaction:
     """The row of a change has ended, and the next one is armed."""
     row = the_row(before)
     end = delivered(row, now_ms)
     job = await jobs.read_definition(before.name, before.state.version)
     assert job is not None
-    change = after_end(before.state, job, ended_row(row, end), moment(end.at_ms))
+    change = after_end(before.state, job, ended_row(row, end), step_context(end.at_ms))
     await jobs.change(change)
     return change
 
 
-def _after(state: JobState, **fields: Any) -> JobChange:
+def _after(state: JobState, **fields: Any) -> JobTransaction:
     """A change of the state alone."""
-    at = moment()
-    return JobChange(before_rev=state.rev, state=replace(state, rev=state.rev + 1, by=at.by, **fields))
+    at = step_context()
+    return JobTransaction(before_rev=state.rev, state=replace(state, rev=state.rev + 1, write_id=at.write_id, **fields))
 
 
 async def _rows(store: ScheduleStore, of: Row) -> Sequence[Any]:
@@ -85,7 +84,7 @@ async def test_a_created_job_has_its_state_its_definition_and_its_row(jobs: JobS
     row = the_row(change)
 
     assert await jobs.read_state(change.name) == change.state
-    assert await jobs.read_state(change.name, settled=True) == change.state
+    assert await jobs.read_state(change.name, committed=True) == change.state
     assert await jobs.read_definition(change.name, 1) == change.definition
     assert await _rows(store, row) == (row,)
     assert await store.read_row(row.name) == row
@@ -96,9 +95,9 @@ async def test_a_job_that_was_never_made_has_nothing(jobs: JobStore) -> None:
     name = JobName(CLIENT, JobId("none"))
 
     assert await jobs.read_state(name) is None
-    assert await jobs.read_state(name, settled=True) is None
+    assert await jobs.read_state(name, committed=True) is None
     assert await jobs.read_definition(name, 1) is None
-    assert await jobs.read_run_end(name, FIRST) is None
+    assert await jobs.read_run_delivery(name, FIRST) is None
     assert await jobs.read_completion(name, FIRST) is None
     assert await jobs.read_request(name, "r") is None
     assert await jobs.read_command_note(name) is None
@@ -115,7 +114,7 @@ async def test_the_same_change_again_is_the_same_change(jobs: JobStore, store: S
 
 async def test_another_create_fails_and_is_told_the_state(jobs: JobStore, store: ScheduleStore) -> None:
     change = await _made(jobs)
-    with pytest.raises(JobChanged) as changed:
+    with pytest.raises(StaleRevision) as changed:
         await jobs.change(created(new_job(task_data=b"other")))
 
     assert changed.value.state == change.state
@@ -127,8 +126,8 @@ async def test_a_change_at_another_revision_writes_nothing_and_is_told_the_state
 ) -> None:
     first = await _made(jobs)
     second = await _next(jobs, first)
-    late = run_now(first.state, definition(first), moment(), request_id="r")
-    with pytest.raises(JobChanged) as changed:
+    late = run_now(first.state, definition(first), step_context(), request_id="r")
+    with pytest.raises(StaleRevision) as changed:
         await jobs.change(late)
 
     assert changed.value.state == second.state
@@ -139,10 +138,10 @@ async def test_a_change_at_another_revision_writes_nothing_and_is_told_the_state
 async def test_two_changes_of_one_revision_with_one_id_are_not_the_same(jobs: JobStore) -> None:
     # A request that tries again from the same state: its first copy may be applied late.
     first = await _made(jobs)
-    one = _after(first.state, note="one")
-    other = replace(one, state=replace(one.state, note="other"))
+    one = _after(first.state, pause_reason="one")
+    other = replace(one, state=replace(one.state, pause_reason="other"))
     await jobs.change(one)
-    with pytest.raises(JobChanged) as changed:
+    with pytest.raises(StaleRevision) as changed:
         await jobs.change(other)
 
     assert changed.value.state == one.state
@@ -150,7 +149,7 @@ async def test_two_changes_of_one_revision_with_one_id_are_not_the_same(jobs: Jo
 
 async def test_a_change_of_a_job_that_is_not_there_fails(jobs: JobStore) -> None:
     change = created()
-    with pytest.raises(JobChanged) as changed:
+    with pytest.raises(StaleRevision) as changed:
         await jobs.change(_after(change.state))
 
     assert changed.value.state is None
@@ -160,7 +159,7 @@ async def test_a_taken_row_is_deleted_with_the_change(jobs: JobStore, store: Sch
     first = await _made(jobs)
     row = the_row(first)
     await store.hold(row.name, HOLD)
-    await jobs.change(delete(first.state, [TakenRow(name=row.name, hold=HOLD)], moment()))
+    await jobs.change(delete(first.state, [TakenRow(name=row.name, hold=HOLD)], step_context()))
 
     assert await _rows(store, row) == ()
     state = await jobs.read_state(first.name)
@@ -178,9 +177,9 @@ async def test_a_row_that_its_owner_took_is_not_taken(jobs: JobStore, store: Sch
     else:
         await store.finish(row.shard, [gone(row)])
     with pytest.raises(ConditionFailed) as failure:
-        await jobs.change(delete(first.state, [TakenRow(name=row.name, hold=HOLD)], moment()))
+        await jobs.change(delete(first.state, [TakenRow(name=row.name, hold=HOLD)], step_context()))
 
-    assert not isinstance(failure.value, JobChanged)
+    assert not isinstance(failure.value, StaleRevision)
     assert await jobs.read_state(first.name) == first.state
 
 
@@ -190,7 +189,7 @@ async def test_a_repair_is_made_only_if_the_row_is_not_there(jobs: JobStore, sto
     repair = replace(_after(first.state), absent=row.name)
     with pytest.raises(ConditionFailed) as failure:
         await jobs.change(repair)
-    assert not isinstance(failure.value, JobChanged)
+    assert not isinstance(failure.value, StaleRevision)
 
     await store.finish(row.shard, [gone(row)])
     await jobs.change(repair)
@@ -201,23 +200,23 @@ async def test_a_repair_is_made_only_if_the_row_is_not_there(jobs: JobStore, sto
 async def test_changes_of_several_jobs_at_once_fail_each_alone(jobs: JobStore) -> None:
     made = [await _made(jobs, job_id=JobId(f"job-{number}")) for number in range(8)]
     stale = replace(_after(made[3].state), before_rev=made[3].state.rev - 1)
-    changes = [stale if number == 3 else _after(each.state, note="new") for number, each in enumerate(made)]
+    changes = [stale if number == 3 else _after(each.state, pause_reason="new") for number, each in enumerate(made)]
     results = await asyncio.gather(*map(jobs.change, changes), return_exceptions=True)
 
-    assert [type(result) for result in results] == [JobChanged if n == 3 else type(None) for n in range(8)]
+    assert [type(result) for result in results] == [StaleRevision if n == 3 else type(None) for n in range(8)]
     states = await jobs.read_states([each.name for each in made])
-    assert [states[each.name].note for each in made] == [None if n == 3 else "new" for n in range(8)]
+    assert [states[each.name].pause_reason for each in made] == [None if n == 3 else "new" for n in range(8)]
 
 
 async def test_of_two_changes_at_once_from_one_state_one_is_made(jobs: JobStore) -> None:
     first = await _made(jobs)
-    changes = [_after(first.state, note=str(number)) for number in range(5)]
+    changes = [_after(first.state, pause_reason=str(number)) for number in range(5)]
 
-    async def repeated(change: JobChange) -> bool:
+    async def repeated(change: JobTransaction) -> bool:
         while True:
             try:
                 await jobs.change(change)
-            except JobChanged:
+            except StaleRevision:
                 return False
             except TransactionConflict:
                 continue
@@ -229,7 +228,7 @@ async def test_of_two_changes_at_once_from_one_state_one_is_made(jobs: JobStore)
     assert sorted(results) == [False] * 4 + [True]
     state = await jobs.read_state(first.name)
     assert state is not None
-    assert state.note == str(results.index(True))
+    assert state.pause_reason == str(results.index(True))
 
 
 # --- what is stored
@@ -237,7 +236,7 @@ async def test_of_two_changes_at_once_from_one_state_one_is_made(jobs: JobStore)
 
 def _armed(kind: RunKind, number: int) -> ArmedRow:
     row = builders.row(shard=number % SHARDS)
-    job = JobOfRow(
+    job = RunOfRow(
         rev=1,
         version=number,
         kind=kind,
@@ -247,7 +246,7 @@ def _armed(kind: RunKind, number: int) -> ArmedRow:
         run_id=RunId(f"run-{number}"),
         attempt=number,
     )
-    return armed_row(replace(row, job=job))
+    return armed_row(replace(row, run=job))
 
 
 FULL = {
@@ -263,12 +262,12 @@ FULL = {
         delivered_at_ms=NOW_MS + 3,
         until_ms=NOW_MS + 4,
     ),
-    "single": tuple(_armed(RunKind.MANUAL, number) for number in range(2, 12)),
+    "side_rows": tuple(_armed(RunKind.MANUAL, number) for number in range(2, 12)),
     "backfill": Backfill(request_digits="0a1b2c3d", armed=_armed(RunKind.BACKFILL, 12), to_ms=NOW_MS, left=7),
     "failures": 2,
     "counts": RunCounts(delivered=1, failed=2, skipped=2**40, of_trigger=3),
-    "tz": "2026f",
-    "note": 'why "so" — ü',
+    "tz_release": "2026f",
+    "pause_reason": 'why "so" — ü',
     "paused_since_ms": NOW_MS + 5,
     "expires_at_s": 2_000_000_000,
 }
@@ -285,7 +284,7 @@ async def test_every_field_of_a_state_is_read_as_it_was_written(jobs: JobStore) 
 
 RULES: list[Rule] = [
     cron("0 9 * * MON-FRI", time_zone="Europe/Berlin"),
-    cron("30 2 * * 1", dialect=Dialect.UNIX, days=Days.OR, gap=Gap.SKIP, overlap=DstOverlap.BOTH),
+    cron("30 2 * * 1", dialect=Dialect.UNIX, days=Days.OR, gap=GapRule.SKIP, overlap=OverlapRule.BOTH),
     FixedRate(every_ms=90_000, anchor_ms=NOW_MS + 1),
     FixedDelay(delay_ms=1_500),
     AnyOf(of=(cron("0 9 * * *"), FixedRate(every_ms=60_000, anchor_ms=NOW_MS))),
@@ -321,8 +320,8 @@ async def test_every_field_of_a_definition_is_read_as_it_was_written(jobs: JobSt
         on_late=OnLate.DEAD_LETTER,
         retry=replace(retry, jitter_percent=10),
         misfire=Misfire(policy=MisfirePolicy.FIRE_ALL, grace_ms=2_000, catch_up_max=7, window_ms=5_000),
-        overlap=Overlap.WAIT,
-        completion=Completion(timeout_ms=9_000, retry=retry, retry_on=frozenset(RetryOn)),
+        overlap=OverlapPolicy.WAIT,
+        completion=CompletionPolicy(timeout_ms=9_000, retry=retry, retry_on=frozenset(RetryOn)),
         pause_after_failures=4,
         durable=True,
         interpolate=True,
@@ -364,7 +363,7 @@ async def test_a_job_and_a_schedule_of_one_name_know_nothing_of_each_other(
     row = the_row(change)
     schedule = builders.row(builders.schedule(schedule_key=row.schedule.schedule_key), shard=row.shard)
     await store.create(schedule, builders.pointer(schedule), replaces=None)
-    await jobs.change(_after(change.state, note="n"))
+    await jobs.change(_after(change.state, pause_reason="n"))
     await store.finish(row.shard, [gone(row)])
 
     assert await _rows(store, row) == (schedule,)
@@ -390,7 +389,7 @@ def _moved(by: str, before: tuple[CommandOffset, ...] = ()) -> NoteChange:
 
 @pytest.mark.parametrize("noted", [False, True])
 async def test_the_first_completion_of_a_run_stands(jobs: JobStore, noted: bool) -> None:
-    change = await _made(jobs, completion=Completion(timeout_ms=5_000))
+    change = await _made(jobs, completion=CompletionPolicy(timeout_ms=5_000))
     first, note = _completion(change.name, the_row(change).position), _moved("a") if noted else None
     await jobs.put_completion(first, command=note)
     await jobs.put_completion(first, command=note)  # the same again
@@ -405,7 +404,7 @@ async def test_the_first_completion_of_a_run_stands(jobs: JobStore, noted: bool)
 
 
 async def test_a_completion_by_a_command_that_is_over_is_not_put(jobs: JobStore) -> None:
-    change = await _made(jobs, completion=Completion(timeout_ms=5_000))
+    change = await _made(jobs, completion=CompletionPolicy(timeout_ms=5_000))
     note = _moved("a")
     await jobs.note_command(change.name, note)
     with pytest.raises(ConditionFailed):
@@ -420,51 +419,51 @@ async def test_a_completion_by_a_command_that_is_over_is_not_put(jobs: JobStore)
 # --- runs
 
 
-def _run_end(change: JobChange, **fields: Any) -> RunEnd:
+def _run_delivery(change: JobTransaction, **fields: Any) -> RunDelivery:
     row = the_row(change)
-    end = run_end_of(row, delivered(row), retention_ms=60_000)
+    end = run_delivery_of(row, delivered(row), retention_ms=60_000)
     assert end is not None
     return replace(end, **fields)
 
 
 async def test_the_end_of_a_run_is_read_as_it_was_written(jobs: JobStore) -> None:
-    change = await _made(jobs, completion=Completion(timeout_ms=5_000))
+    change = await _made(jobs, completion=CompletionPolicy(timeout_ms=5_000))
     row = the_row(change)
-    dead = run_end_of(row, failed(row), retention_ms=60_000)
+    dead = run_delivery_of(row, failed(row), retention_ms=60_000)
     assert dead is not None
-    await jobs.put_run_ends([dead], first_stands=False)
+    await jobs.put_run_deliveries([dead], keep_existing=False)
 
-    assert await jobs.read_run_end(change.name, row.position) == dead
+    assert await jobs.read_run_delivery(change.name, row.position) == dead
 
 
 async def test_ends_of_runs_are_put_again_freely_and_the_last_stands(jobs: JobStore) -> None:
     change = await _made(jobs)
-    await jobs.put_run_ends([_run_end(change)], first_stands=False)
-    again = _run_end(change, at_ms=NOW_MS + 9)
-    await jobs.put_run_ends([again], first_stands=False)
+    await jobs.put_run_deliveries([_run_delivery(change)], keep_existing=False)
+    again = _run_delivery(change, at_ms=NOW_MS + 9)
+    await jobs.put_run_deliveries([again], keep_existing=False)
 
-    assert await jobs.read_run_end(change.name, again.position) == again
+    assert await jobs.read_run_delivery(change.name, again.position) == again
 
 
 async def test_under_at_least_once_the_first_end_of_a_run_stands(jobs: JobStore) -> None:
     change = await _made(jobs)
-    first = _run_end(change)
-    await jobs.put_run_ends([first], first_stands=True)
-    await jobs.put_run_ends([_run_end(change, at_ms=NOW_MS + 9)], first_stands=True)
+    first = _run_delivery(change)
+    await jobs.put_run_deliveries([first], keep_existing=True)
+    await jobs.put_run_deliveries([_run_delivery(change, at_ms=NOW_MS + 9)], keep_existing=True)
 
-    assert await jobs.read_run_end(change.name, first.position) == first
-
-
-@pytest.mark.parametrize("first_stands", [False, True])
-async def test_many_ends_of_many_jobs_are_put_in_one_call(jobs: JobStore, first_stands: bool) -> None:
-    ends = [_run_end(created(new_job(job_id=JobId(f"job-{number}")))) for number in range(60)]
-    await jobs.put_run_ends(ends, first_stands=first_stands)
-
-    assert [await jobs.read_run_end(end.name, end.position) for end in ends] == ends
+    assert await jobs.read_run_delivery(change.name, first.position) == first
 
 
-def _skipped(name: JobName, at: Position) -> SkippedRuns:
-    return SkippedRuns(
+@pytest.mark.parametrize("keep_existing", [False, True])
+async def test_many_ends_of_many_jobs_are_put_in_one_call(jobs: JobStore, keep_existing: bool) -> None:
+    ends = [_run_delivery(created(new_job(job_id=JobId(f"job-{number}")))) for number in range(60)]
+    await jobs.put_run_deliveries(ends, keep_existing=keep_existing)
+
+    assert [await jobs.read_run_delivery(end.name, end.position) for end in ends] == ends
+
+
+def _skipped(name: JobName, at: Position) -> SkippedTimes:
+    return SkippedTimes(
         client_id=name.client_id,
         job_id=name.job_id,
         position=at,
@@ -495,19 +494,19 @@ async def test_the_log_is_read_newest_first_page_by_page_with_completions(jobs: 
     other = await _made(jobs, job_id=JobId("nightly-2"))
     name = change.name
     places = [builders.position(NOW_MS + number * MINUTE) for number in range(6)]
-    runs = [_run_end(change, position=at) for at in places[:5]]
+    runs = [_run_delivery(change, position=at) for at in places[:5]]
     skipped = _skipped(name, places[5])
     completion = _completion(name, places[4])
-    await jobs.put_run_ends([*runs, _run_end(other)], first_stands=False)
+    await jobs.put_run_deliveries([*runs, _run_delivery(other)], keep_existing=False)
     await jobs.change(replace(_after(change.state), entries=(skipped, completion)))
 
     page = await jobs.read_log(name, first=FIRST, last=LAST, entries_max=3)
     assert page.entries == (skipped, runs[4], runs[3])
     assert dict(page.completions) == {places[4]: completion}
-    assert page.next_last is not None
-    rest = await jobs.read_log(name, first=places[1], last=page.next_last, entries_max=10)
+    assert page.next_from is not None
+    rest = await jobs.read_log(name, first=places[1], last=page.next_from, entries_max=10)
     assert rest.entries == (runs[2], runs[1])
-    assert (dict(rest.completions), rest.next_last) == ({}, None)
+    assert (dict(rest.completions), rest.next_from) == ({}, None)
     assert await jobs.read_completion(name, places[4]) == completion
 
 
@@ -526,12 +525,12 @@ async def test_a_run_is_completed_once(jobs: JobStore) -> None:
 
 async def test_a_request_for_runs_is_known_by_its_id_and_accepted_once(jobs: JobStore, store: ScheduleStore) -> None:
     first = await _made(jobs)
-    change = run_now(first.state, definition(first), moment(), request_id="über/1", digest="d")
+    change = run_now(first.state, definition(first), step_context(), request_id="über/1", digest="d")
     await jobs.change(change)
     assert isinstance(change.request, RunRequest)
     assert await jobs.read_request(first.name, "über/1") == change.request
 
-    again = run_now(change.state, definition(first), moment(), request_id="über/1", digest="d")
+    again = run_now(change.state, definition(first), step_context(), request_id="über/1", digest="d")
     with pytest.raises(ConditionFailed):
         await jobs.change(again)
 
@@ -575,7 +574,7 @@ async def test_a_command_that_was_processed_changes_nothing(jobs: JobStore) -> N
 # --- versions
 
 
-async def _versions(jobs: JobStore, count: int) -> JobChange:
+async def _versions(jobs: JobStore, count: int) -> JobTransaction:
     change = await _made(jobs)
     job = definition(change)
     for version in range(2, count + 1):

@@ -8,38 +8,32 @@ from typing import Final
 import pytest
 
 from clockwork.clock import SystemClock
-from clockwork.domain.ownership import ShardClaim
+from clockwork.domain.ownership import ProcessId, ShardClaim
+from clockwork.domain.registry import DAY_MS, ProcessReport
 from clockwork.domain.rights import names_of
 from clockwork.domain.schedule import ClientId, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId, shard_of
 from clockwork.kafka.memory.wakeups import DirectWaker
 from clockwork.operations.forecast import Forecaster, ForecastQuery
+from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.read_units import metered
 from clockwork.ports.store import Stores
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.find_many import find_many
 from clockwork.requests.listing import ListQuery, list_page
-from clockwork.requests.look_up import look_up
 from clockwork.requests.search import KeySearch
 from clockwork.requests.upcoming import Upcoming, UpcomingQuery
 from clockwork.requests.why import WhyReader
 from clockwork.settings.model import IntakeSettings
+from tests.contract.page_costs import COSTS
 from tests.contract.store_fixtures import SHARDS, new_incarnation
 from tests.support.builders import CLIENT, pointer, row, schedule
 from tests.support.clocks import TrustedClock
 from tests.support.waiting import until
 
 ROWS: Final = 240
-UNITS_MAX: Final = {
-    "list": 450.0,
-    "get": 300.0,
-    "why": 30.0,
-    "upcoming": 60.0,
-    "forecast": 150.0,
-    "search": 20.0,
-}
-"""For rows of 1 KB: a list of 100, 100 keys, a schedule behind 200 others, a page of 100, a week, a key in 20 clients."""
 
 
 @dataclass
@@ -112,13 +106,26 @@ async def test_no_page_costs_more_than_the_table_says(world: World) -> None:
     await stores.schedules.raise_frontier(own, frontier_ms=now_ms, hints={})
     clients = names_of([f"client-{number}" for number in range(20)])
     why = WhyReader(context=context, pauses=stores.pauses, waits=lambda _: {})
+    survey = ShardAdmin(stores.schedules, stores.search, context.waker, context.clock, context.rng, context.settings)
+    await stores.registry.put_report(
+        ProcessReport(
+            process=ProcessId("0123456789abcdef"),
+            seen_at_ms=now_ms,
+            node="host:1",
+            role="all",
+            version="1.0.0",
+            since_ms=now_ms,
+        )
+    )
+    for number in range(20):
+        await stores.registry.put_client(ClientId(f"client-{number}"), day=now_ms // DAY_MS)
     window = ForecastQuery(from_ms=now_ms, to_ms=now_ms + 7 * 86_400_000, bucket_ms=3_600_000)
 
     costs = {
         "list": await world.cost(
             lambda deadline: list_page(context, ListQuery(client_id=CLIENT), deadline, after=None, limit=100)
         ),
-        "get": await world.cost(lambda deadline: look_up(context, names, deadline)),
+        "get": await world.cost(lambda deadline: find_many(context, names, deadline)),
         "why": await world.cost(
             lambda deadline: why.explain(due[-1].schedule.client_id, due[-1].schedule.schedule_key, deadline)
         ),
@@ -133,8 +140,12 @@ async def test_no_page_costs_more_than_the_table_says(world: World) -> None:
                 f"{ClientId('client-7')}/{ScheduleKey('k-7')}", clients, deadline
             )
         ),
+        "shards": await world.cost(lambda _: survey.shards()),
+        "nodes": await world.cost(lambda _: stores.registry.list_reports()),
+        "clients": await world.cost(lambda _: stores.registry.list_clients(clients_max=1_000)),
     }
 
-    assert {call: units for call, units in costs.items() if units > UNITS_MAX[call]} == {}
+    assert costs.keys() == COSTS.keys()
+    assert {call: units for call, units in costs.items() if units > COSTS[call].units_max} == {}
     in_memory = type(stores.schedules).__module__.startswith("clockwork.stores.memory")
     assert all(units == 0 for units in costs.values()) if in_memory else all(units > 0 for units in costs.values())

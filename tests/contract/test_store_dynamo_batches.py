@@ -72,7 +72,7 @@ async def test_a_row_stays_as_long_as_its_outcome_cannot_be_put(
     monkeypatch.setattr("clockwork.stores.dynamodb.batching.backoff_s", lambda attempt: 0.0)
     refused, throttled = [await _created(dynamo_store) for _ in range(2)]
     too_large = outcome(refused, EndState.FAILED, failure=Failure(reason="x" * 500_000, attempts=1))
-    ends = [end(throttled, first_stands=True)]
+    ends = [end(throttled, keep_existing=True)]
     faults.answer("BatchExecuteStatement", "ThrottlingException", times=100)
 
     with pytest.raises(Rejected):

@@ -399,7 +399,7 @@ async def test_writes_that_decide_nothing_wait_for_a_transaction_in_their_way(
     faults.answer("BatchWriteItem", "TransactionConflictException", times=2)
 
     await dynamo_store.push_pointer_expiry(created.name, expires_at_s=3_000_000_000)
-    await dynamo_store.finish(created.shard, [end(created, ended, first_stands=True)])
+    await dynamo_store.finish(created.shard, [end(created, ended, keep_existing=True)])
 
     pushed = await dynamo_store.read_pointer(created.schedule.client_id, created.schedule.schedule_key)
     assert pushed == replace(pointer(created, expires_at_s=3_000_000_000), discarded_at_ms=5)

@@ -311,7 +311,7 @@ async def test_a_cleanup_that_is_throttled_holds_up_no_other(
     faults.bodies.clear()
 
     told = await asyncio.gather(
-        *(dynamo_store.finish(one.shard, [end(one, first_stands=hot == "a first outcome")]) for one in rows),
+        *(dynamo_store.finish(one.shard, [end(one, keep_existing=hot == "a first outcome")]) for one in rows),
         return_exceptions=True,
     )
 
@@ -332,7 +332,7 @@ async def test_of_one_cleanup_what_is_not_throttled_is_done(
     rows = [row() for _ in range(60)]
     assert await _create_all(dynamo_store, rows) == [None] * 60
     faults.throttle(_key(rows[7]), _key(rows[31]))
-    ends = [end(one, first_stands=n % 2 == 0) for n, one in enumerate(rows)]
+    ends = [end(one, keep_existing=n % 2 == 0) for n, one in enumerate(rows)]
 
     with pytest.raises(StoreThrottled):
         await dynamo_store.finish(rows[0].shard, ends)
@@ -439,8 +439,8 @@ async def test_first_outcomes_of_one_moment_share_their_calls_and_stand(
     dynamo_store: DynamoScheduleStore, faults: Faults
 ) -> None:
     rows = [row() for _ in range(40)]
-    first = [end(one, first_stands=True) for one in rows]
-    later = [end(one, outcome(one, at_ms=DUE_MS + 6), first_stands=True) for one in rows]
+    first = [end(one, keep_existing=True) for one in rows]
+    later = [end(one, outcome(one, at_ms=DUE_MS + 6), keep_existing=True) for one in rows]
 
     await asyncio.gather(*(dynamo_store.finish(one.row.shard, [one]) for one in first[:30]))
     await asyncio.gather(*(dynamo_store.finish(one.row.shard, [one]) for one in [*later[:30], *first[30:]]))
@@ -457,7 +457,7 @@ async def test_an_insert_that_is_throttled_is_sent_again_and_the_others_are_not(
     rows = [row(), row()]
     first, second = map(outcome, rows)
 
-    await asyncio.gather(*(dynamo_store.finish(one.shard, [end(one, first_stands=True)]) for one in rows))
+    await asyncio.gather(*(dynamo_store.finish(one.shard, [end(one, keep_existing=True)]) for one in rows))
 
     assert await dynamo_store.read_outcome(first.client_id, first.schedule_key, first.position) is None  # made up
     assert await dynamo_store.read_outcome(second.client_id, second.schedule_key, second.position) == second
@@ -465,7 +465,7 @@ async def test_an_insert_that_is_throttled_is_sent_again_and_the_others_are_not(
 
 async def test_an_insert_that_is_refused_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
     of = row()
-    ends = [end(of, first_stands=True), end(of, _too_large(), first_stands=True)]
+    ends = [end(of, keep_existing=True), end(of, _too_large(), keep_existing=True)]
 
     told = await asyncio.gather(*(dynamo_store.finish(of.shard, [one]) for one in ends), return_exceptions=True)
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.domain.jobs.job import JobChange, JobName, JobState, JobStatus, RunEnd
-from clockwork.domain.jobs.steps import after_end, ended_row, run_end_of
+from clockwork.domain.jobs.job import JobName, JobState, JobStatus, JobTransaction, RunDelivery
+from clockwork.domain.jobs.steps import after_end, ended_row, run_delivery_of
 from clockwork.domain.run import JobId
 from clockwork.errors import (
     ConditionFailed,
@@ -17,14 +17,14 @@ from clockwork.errors import (
     TransactionConflict,
     Unreadable,
 )
-from clockwork.ports.jobs import JobChanged
+from clockwork.ports.jobs import StaleRevision
 from clockwork.stores.dynamodb import job_codec
 from clockwork.stores.dynamodb.attributes import Item
 from clockwork.stores.dynamodb.jobs import DynamoJobStore
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import Faults
 from tests.support.builders import CLIENT
-from tests.support.jobs import created, definition, delivered, moment, new_job, the_row
+from tests.support.jobs import created, definition, delivered, new_job, step_context, the_row
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.real
@@ -39,20 +39,20 @@ def jobs(dynamo_store: DynamoScheduleStore) -> DynamoJobStore:
     return DynamoJobStore(dynamo_store.client)
 
 
-async def _made(jobs: DynamoJobStore, number: int = 0) -> JobChange:
+async def _made(jobs: DynamoJobStore, number: int = 0) -> JobTransaction:
     change = created(new_job(job_id=JobId(f"job-{number}")))
     await jobs.change(change)
     return change
 
 
-def _armed(before: JobChange) -> JobChange:
+def _armed(before: JobTransaction) -> JobTransaction:
     """The next occurrence is armed."""
     row = the_row(before)
-    return after_end(before.state, definition(before), ended_row(row, delivered(row)), moment())
+    return after_end(before.state, definition(before), ended_row(row, delivered(row)), step_context())
 
 
-def _run_end(of: JobChange) -> RunEnd:
-    end = run_end_of(the_row(of), delivered(the_row(of)), retention_ms=60_000)
+def _run_delivery(of: JobTransaction) -> RunDelivery:
+    end = run_delivery_of(the_row(of), delivered(the_row(of)), retention_ms=60_000)
     assert end is not None
     return end
 
@@ -95,28 +95,28 @@ async def test_a_change_whose_answers_are_lost_is_not_made_again_over_a_later_on
     faults.lose_answer(TRANSACTION, times=ATTEMPTS)
     with pytest.raises(StoreUnavailable):
         await jobs.change(armed)
-    later = JobChange(
+    later = JobTransaction(
         before_rev=armed.state.rev,
-        state=replace(armed.state, rev=armed.state.rev + 1, by=moment().by, status=JobStatus.PAUSED),
+        state=replace(armed.state, rev=armed.state.rev + 1, write_id=step_context().write_id, status=JobStatus.PAUSED),
     )
     await jobs.change(later)
 
     told = await asyncio.gather(jobs.change(armed), jobs.change(_armed(other)), return_exceptions=True)
 
-    assert isinstance(told[0], JobChanged)
+    assert isinstance(told[0], StaleRevision)
     assert told[0].state == later.state
     assert told[1] is None
 
 
 async def test_ends_of_runs_whose_answer_is_lost_are_put(jobs: DynamoJobStore, faults: Faults) -> None:
-    end = _run_end(await _made(jobs))
+    end = _run_delivery(await _made(jobs))
     faults.lose_answer("BatchWriteItem")
     faults.lose_answer("BatchExecuteStatement")
 
-    await jobs.put_run_ends([end], first_stands=False)
-    await jobs.put_run_ends([replace(end, at_ms=1)], first_stands=True)
+    await jobs.put_run_deliveries([end], keep_existing=False)
+    await jobs.put_run_deliveries([replace(end, at_ms=1)], keep_existing=True)
 
-    assert await jobs.read_run_end(end.name, end.position) == end
+    assert await jobs.read_run_delivery(end.name, end.position) == end
 
 
 # --- shared requests
@@ -145,14 +145,14 @@ async def test_a_job_that_is_throttled_holds_up_no_other(jobs: DynamoJobStore, f
 
 
 async def test_an_end_of_a_run_that_is_throttled_holds_up_no_other(jobs: DynamoJobStore, faults: Faults) -> None:
-    ends = [_run_end(await _made(jobs, number)) for number in range(5)]
+    ends = [_run_delivery(await _made(jobs, number)) for number in range(5)]
     faults.throttle(str(ends[2].name))
 
     with pytest.raises(StoreThrottled):
-        await jobs.put_run_ends(ends, first_stands=False)
+        await jobs.put_run_deliveries(ends, keep_existing=False)
 
     faults.heal()
-    put = [await jobs.read_run_end(end.name, end.position) for end in ends]
+    put = [await jobs.read_run_delivery(end.name, end.position) for end in ends]
     assert put == [None if n == 2 else end for n, end in enumerate(ends)]
 
 
@@ -168,9 +168,9 @@ async def test_a_settled_read_waits_for_no_transaction_and_says_that_one_is_bein
     )
 
     with pytest.raises(TransactionConflict):
-        await jobs.read_state(first.name, settled=True)
+        await jobs.read_state(first.name, committed=True)
 
-    assert await jobs.read_state(first.name, settled=True) == first.state
+    assert await jobs.read_state(first.name, committed=True) == first.state
 
 
 async def test_a_job_that_was_restored_while_it_is_forgotten_keeps_its_definition(
@@ -178,7 +178,7 @@ async def test_a_job_that_was_restored_while_it_is_forgotten_keeps_its_definitio
 ) -> None:
     # By a node whose clock is behind, between the look and the transaction.
     first = await _made(jobs)
-    restored = JobChange(before_rev=first.state.rev, state=replace(first.state, rev=first.state.rev + 1))
+    restored = JobTransaction(before_rev=first.state.rev, state=replace(first.state, rev=first.state.rev + 1))
     goes_on = asyncio.Event()
     faults.hang(TRANSACTION, goes_on)
     faults.sent.clear()
@@ -230,8 +230,8 @@ async def test_a_usual_state_costs_one_write_unit(jobs: DynamoJobStore) -> None:
     state: JobState = replace(
         first.state,
         counts=replace(first.state.counts, delivered=10**6, failed=10**4, skipped=10**5, of_trigger=10**6),
-        tz="2026a",
-        note="paused by hand until the migration is over",
+        tz_release="2026a",
+        pause_reason="paused by hand until the migration is over",
     )
     assert _item_bytes(job_codec.state_item(state)) <= 1_024
 

@@ -297,10 +297,10 @@ async def test_the_first_outcome_stands_where_it_is_to_stand(store: ScheduleStor
     of, other = row(), row()
     first, second = outcome(of, at_ms=1), outcome(of, EndState.FAILED)
 
-    await store.finish(of.shard, [end(of, first, first_stands=True)])
+    await store.finish(of.shard, [end(of, first, keep_existing=True)])
     # Beside one that is overwritten, so that each end is judged by itself.
     await store.finish(of.shard, [end(other, outcome(other, at_ms=1))])
-    await store.finish(of.shard, [end(other), end(of, second, first_stands=True)])
+    await store.finish(of.shard, [end(other), end(of, second, keep_existing=True)])
 
     assert await store.read_outcome(first.client_id, first.schedule_key, first.position) == first
     assert await store.read_outcome(other.schedule.client_id, other.schedule.schedule_key, other.position) == outcome(

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.jobs.job import JobChange, RunEnd
-from clockwork.domain.jobs.steps import after_end, ended_row, run_end_of
+from clockwork.domain.jobs.job import JobTransaction, RunDelivery
+from clockwork.domain.jobs.steps import after_end, ended_row, run_delivery_of
 from clockwork.domain.run import JobId
 from clockwork.errors import NewerFormat, TransactionConflict, Unreadable
-from clockwork.ports.jobs import JobChanged
+from clockwork.ports.jobs import StaleRevision
 from clockwork.ports.telemetry import NoTelemetry, StoreResult
 from clockwork.settings.model import PostgresSettings
 from clockwork.stores.postgres.jobs import PostgresJobStore
@@ -18,7 +18,7 @@ from clockwork.stores.postgres.maintenance import Maintenance
 from clockwork.stores.postgres.store import PostgresScheduleStore
 from tests.contract.store_fixtures import POSTGRES_LIMITS, execute, locked, postgres_store_on
 from tests.support.builders import CLIENT
-from tests.support.jobs import created, definition, delivered, moment, new_job, the_row
+from tests.support.jobs import created, definition, delivered, new_job, step_context, the_row
 
 pytestmark = pytest.mark.real
 
@@ -51,19 +51,19 @@ async def watched(postgres_settings: PostgresSettings, calls: Calls) -> AsyncIte
         yield PostgresJobStore(store.client)
 
 
-async def _made(jobs: PostgresJobStore, number: int = 0) -> JobChange:
+async def _made(jobs: PostgresJobStore, number: int = 0) -> JobTransaction:
     change = created(new_job(job_id=JobId(f"job-{number}")))
     await jobs.change(change)
     return change
 
 
-def _armed(before: JobChange) -> JobChange:
+def _armed(before: JobTransaction) -> JobTransaction:
     row = the_row(before)
-    return after_end(before.state, definition(before), ended_row(row, delivered(row)), moment())
+    return after_end(before.state, definition(before), ended_row(row, delivered(row)), step_context())
 
 
-def _run_end(of: JobChange, *, expires_at_s: int = 2_000_000_000) -> RunEnd:
-    end = run_end_of(the_row(of), delivered(the_row(of)), retention_ms=60_000)
+def _run_delivery(of: JobTransaction, *, expires_at_s: int = 2_000_000_000) -> RunDelivery:
+    end = run_delivery_of(the_row(of), delivered(the_row(of)), retention_ms=60_000)
     assert end is not None
     return replace(end, expires_at_s=expires_at_s)
 
@@ -93,7 +93,7 @@ async def test_a_shared_statement_makes_no_state_where_none_stands_and_writes_ov
 
     told = await asyncio.gather(*map(jobs.change, [again, _armed(gone)]), return_exceptions=True)
 
-    assert [each.state for each in told if isinstance(each, JobChanged)] == [standing.state, None]
+    assert [each.state for each in told if isinstance(each, StaleRevision)] == [standing.state, None]
     assert await jobs.read_states([standing.name, gone.name]) == {standing.name: standing.state}
     assert await jobs.read_definition(standing.name, 1) == standing.definition
     assert await execute(postgres_settings, "SELECT * FROM rows ORDER BY position") == before
@@ -150,7 +150,7 @@ async def test_what_has_expired_of_a_job_goes_and_its_state_and_definitions_stay
     jobs: PostgresJobStore, postgres_settings: PostgresSettings
 ) -> None:
     old, young = await _made(jobs), await _made(jobs, 1)
-    await jobs.put_run_ends([_run_end(old, expires_at_s=1), _run_end(young)], first_stands=False)
+    await jobs.put_run_deliveries([_run_delivery(old, expires_at_s=1), _run_delivery(young)], keep_existing=False)
     await execute(
         postgres_settings,
         *(
@@ -165,8 +165,8 @@ async def test_what_has_expired_of_a_job_goes_and_its_state_and_definitions_stay
 
     await Maintenance(postgres_settings, None, NoTelemetry()).once()
 
-    assert await jobs.read_run_end(old.name, the_row(old).position) is None
-    assert await jobs.read_run_end(young.name, the_row(young).position) == _run_end(young)
+    assert await jobs.read_run_delivery(old.name, the_row(old).position) is None
+    assert await jobs.read_run_delivery(young.name, the_row(young).position) == _run_delivery(young)
     for table in ("job_completions", "job_requests", "job_notes"):
         assert [found[0] for found in await execute(postgres_settings, f"SELECT client_id FROM {table}")] == ["b"]
     assert await jobs.read_state(old.name) == old.state

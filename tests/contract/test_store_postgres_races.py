@@ -159,7 +159,7 @@ async def test_a_cancel_that_saw_a_low_frontier_and_a_pass_that_raised_it_never_
             )
             fired_and_cancelled.append((fired, cancelled))
             assert not (fired and cancelled)
-            await other_store.finish(shard, [end(created, first_stands=True)])
+            await other_store.finish(shard, [end(created, keep_existing=True)])
 
     async with asyncio.TaskGroup() as group:
         for _ in range(SHARDS):
@@ -278,7 +278,7 @@ async def test_of_a_cancel_and_a_finish_the_first_outcome_stands(
         created = await held(postgres_store, row(schedule(guarantee=Guarantee.AT_LEAST_ONCE)))
         cancelled, _ = await race.between(
             won(postgres_store.cancel(created.name, outcome(created, EndState.CANCELLED), hold=MINE)),
-            other_store.finish(created.shard, [end(created, first_stands=True)]),
+            other_store.finish(created.shard, [end(created, keep_existing=True)]),
         )
         ended = await outcome_of(postgres_store, created)
         assert ended == outcome(created, EndState.CANCELLED if cancelled else EndState.DELIVERED)
@@ -303,7 +303,7 @@ async def test_of_a_reschedule_and_a_finish_the_first_one_has_the_row(
         change = postgres_store.reschedule(
             old.name, superseded, hold=MINE, row=new, pointer=pointer(new), replaces=pointer(old)
         )
-        moved, _ = await race.between(won(change), other_store.finish(old.shard, [end(old, first_stands=True)]))
+        moved, _ = await race.between(won(change), other_store.finish(old.shard, [end(old, keep_existing=True)]))
         assert await outcome_of(postgres_store, old) == (superseded if moved else outcome(old))
         assert await postgres_store.read_row(old.name) is None
         assert await postgres_store.read_row(new.name) == (new if moved else None)

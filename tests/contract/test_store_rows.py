@@ -11,7 +11,7 @@ from clockwork.errors import ConditionFailed, Contested
 from clockwork.ports.store import End, ScheduleStore
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
-from clockwork.stores.memory.store import MemoryScheduleStore, place_of_outcome
+from clockwork.stores.memory.store import MemoryScheduleStore, outcome_key
 from clockwork.stores.postgres.store import PostgresScheduleStore
 from tests.support.builders import DUE_MS, SHARD, broken_row, end, gone, outcome, pointer, row, schedule
 
@@ -37,12 +37,12 @@ async def _outcome_of(store: ScheduleStore, of: Row) -> Outcome | None:
 async def _put_outcome_alone(store: ScheduleStore, ended: Outcome) -> None:
     """As a `finish` that was interrupted leaves it, where a store finishes in more than one step."""
     if isinstance(store, MemoryScheduleStore):
-        store.outcomes[place_of_outcome(ended)] = ended
+        store.outcomes[outcome_key(ended)] = ended
         return
     if isinstance(store, PostgresScheduleStore):
         # Elsewhere, where it has no row to delete.
         nowhere = broken_row(shard=SHARD + 1, at=ended.position)
-        await store.finish(nowhere.shard, [End(row=nowhere, outcome=ended, first_stands=False)])
+        await store.finish(nowhere.shard, [End(row=nowhere, outcome=ended, keep_existing=False)])
         return
     assert isinstance(store, DynamoScheduleStore)
     table = store.client.settings.keys_table

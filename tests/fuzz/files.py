@@ -7,7 +7,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from clockwork.access.keys import KeyRing, read_keys
+from clockwork.access.keys import KeyRing, parse_keys
 from clockwork.errors import CannotStart
 from clockwork.settings.sources import load_settings
 from tests.fuzz.tally import Tally
@@ -86,7 +86,7 @@ async def check_keys(text: bytes, ring: KeyRing, path: Path, tally: Tally) -> No
     """The same for a file of keys that is changed while a node runs: those read before go on counting."""
     await asyncio.to_thread(path.write_bytes, text)
     try:
-        found = read_keys(text)
+        found = parse_keys(text)
     except ValueError as error:
         said = str(error)
     else:

@@ -13,13 +13,21 @@ byte for byte the same on every machine; a seed that fails is a bug report.
     group_world       the consumer group: zombies, overlapping owners, answers that lag, lost wake-ups
     job_world         the table of jobs, and rows of jobs that are deleted by hand
     command_world     the commands topic, its group's offsets, and the port CommandLog on one node
-    faults            what goes wrong in a run, drawn from the seed; themes
+    faults            what goes wrong in a run, drawn from the seed; themes: what all runs of a theme are mostly about
     node, cluster     the engine put together; life and death of nodes
     workload          clients, on purpose near due times
-    job_clients       clients of recurring jobs, near fire times; job_checkers: which fire times there should be; answers
+    job_clients       clients of recurring jobs, near fire times; job_consumers: consumers of their runs
+    job_calendar      the calendar that some of them name, which opens and closes
+    job_checkers      which fire times there should be; answers
     producers         commands, in transactions of which some are aborted; what is to be said of their answers
-    checkers          judge by what the worlds hold and what clients were told; linearizability: do answers fit one story?
-    mutations         deliberate breaks of the protocol, each of which must be caught
+    checkers          judge by what the worlds hold and what clients were told
+    linearizability   do the answers about one key fit one order of the requests?
+    trace             what happened in a run, and the promises that it broke
+    mutations         deliberate breaks of the protocol, each of which must be caught; breaks, breaks_of_…: what stands
+    in for
+                      the engine's own functions
+    scripted          histories written by hand, for what takes more coincidences than thousands of seeds have
+    selection         how much of it `make test` runs; `make sim` runs all
     run               one seed, or many: python -m tests.simulation.run
 
 A run has three phases: faults; then everything is mended, and all that is due must end (liveness); then it is quiet for a

@@ -74,6 +74,7 @@ async def change_whatever_is_there_now(
 
 
 def same_delivery_id(context: RequestContext, pointer: Any, present: Any, wanted: Any) -> Any:
+    """A change of the due time keeps the delivery id."""
     move = _move(context, pointer, present, wanted)
     return replace(move, row=replace(move.row, schedule=replace(move.row.schedule, delivery_id=present.delivery_id)))
 

@@ -6,7 +6,7 @@ from clockwork.domain.command_notes import NoteChange
 from clockwork.ports.commands import CommandBatch, CommandRecord
 from clockwork.ports.store import KeyName
 from clockwork.requests.dedup import CommandDedup
-from clockwork.stores.memory.store import Place, Write
+from clockwork.stores.memory.store import ItemKey, Write
 from tests.simulation.command_world import COMMANDS, RECORDS_MAX, CommandWorld, HostCommandLog
 from tests.simulation.store_world import HostStore
 
@@ -38,7 +38,7 @@ async def nothing_to_note(self: CommandDedup) -> bool:
     return True
 
 
-def move_whatever_was_read(self: HostStore, name: KeyName, note: NoteChange | None) -> dict[Place, Write]:
+def move_whatever_was_read(self: HostStore, name: KeyName, note: NoteChange | None) -> dict[ItemKey, Write]:
     """The note moves without a condition."""
     there = self.notes.get(name)
     if note is not None:

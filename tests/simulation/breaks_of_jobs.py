@@ -7,17 +7,17 @@ from typing import Any, Final
 
 from clockwork.domain.jobs import steps
 from clockwork.domain.jobs.calendar import CalendarName, NewCalendar
-from clockwork.domain.jobs.job import ArmedRow, JobChange, JobState, TakenRow
-from clockwork.domain.jobs.steps import Standing
+from clockwork.domain.jobs.job import ArmedRow, JobState, JobTransaction, TakenRow
+from clockwork.domain.jobs.steps import RowRelation
 from clockwork.domain.schedule import RequestId, Row
 from clockwork.firing.cleanup import Completed
 from clockwork.firing.job_chains import JobChains
 from clockwork.ports.store import End, ScheduleStore
 from clockwork.requests.hold import Held
 from clockwork.requests.jobs import calendars
+from clockwork.requests.jobs.job_state import StoredJob
 from clockwork.requests.jobs.results import CalendarPut
 from clockwork.requests.jobs.service import JobService
-from clockwork.requests.jobs.state import JobReading
 from clockwork.requests.jobs.take import RowTaker
 from clockwork.requests.results import ANY_VERSION
 from clockwork.stores.memory.jobs import MemoryJobStore
@@ -31,25 +31,26 @@ async def delete_then_arm(
 ) -> Sequence[Completed]:
     """Outcome, delete, arm."""
     ended = [(one.row, one.entry) for one in chunk if isinstance(one.row, Row)]
-    await chains.put_run_ends(ended)
-    await store.finish(shard, [End(row=one.row, outcome=None, first_stands=False) for one in chunk])
-    await chains.follow_all(ended)
+    await chains.put_run_deliveries(ended)
+    await store.finish(shard, [End(row=one.row, outcome=None, keep_existing=False) for one in chunk])
+    await chains.arm_next_all(ended)
     return ()
 
 
 async def no_audit(self: Any, mine: Callable[[], Any]) -> None:
+    """No audit of jobs runs."""
     await asyncio.Event().wait()
 
 
-async def no_repair(context: Any, reading: JobReading, lost: ArmedRow) -> None:
-    """A request that finds a row lost waits."""
+async def no_repair(context: Any, stored: StoredJob, lost: ArmedRow) -> None:
+    """A request that finds a row missing waits."""
 
 
 def no_losses(self: Any, through: Any) -> None:
     """Without an audit, what is deleted by hand stays lost."""
 
 
-async def change_at_any_revision(self: HostJobStore, change: JobChange) -> None:
+async def change_at_any_revision(self: HostJobStore, change: JobTransaction) -> None:
     """Puts the state without looking at its revision."""
 
     def effect() -> None:
@@ -63,13 +64,13 @@ async def change_at_any_revision(self: HostJobStore, change: JobChange) -> None:
     await self._serve("change_job", effect)
 
 
-def standing_by_name_alone(row: Row, state: JobState | None, *, settled: bool = False) -> Standing:
+def relation_by_name_alone(row: Row, state: JobState | None, *, committed: bool = False) -> RowRelation:
     """A state that does not name the row has gone on from it, even one from before it."""
-    return Standing.NAMED if state is not None and state.names(row.position) else Standing.PASSED
+    return RowRelation.CURRENT if state is not None and state.has_row_at(row.position) else RowRelation.SUPERSEDED
 
 
-def repair_unchecked(*args: Any) -> JobChange:
-    """The lost row may be about to be applied."""
+def repair_unchecked(*args: Any) -> JobTransaction:
+    """A missing row is repaired without the condition that it is not there: it may be about to be applied."""
     return replace(steps.repair(*args), absent=None)
 
 
@@ -80,26 +81,26 @@ def held_by_anyone(self: HostJobStore, taken: Any) -> None:
 class BlindTaker(RowTaker):
     """Takes every row, whoever holds it, and whoever reads it for firing."""
 
-    async def take(self, reading: JobReading, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
-        return [TakenRow(name=reading.state.row_name(each), hold=BLIND) for each in rows]
+    async def take(self, stored: StoredJob, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
+        return [TakenRow(name=stored.state.row_name(each), hold=BLIND) for each in rows]
 
     def content_of(self, taken: TakenRow) -> None:
         return None
 
 
-def any_calendar(self: HostJobStore, change: JobChange) -> None:
-    """A job that was resolved with the calendar of before is stored all the same."""
+def any_calendar(self: HostJobStore, change: JobTransaction) -> None:
+    """A job that was resolved with the calendar as it was before is stored all the same."""
 
 
 async def follow_then_put(self: JobService, principal: Any, client_id: Any, new: NewCalendar, **how: Any) -> Any:
     """The jobs follow the calendar that is there, and then it is changed."""
-    behind = calendars.Behind()
+    behind = calendars.OutdatedJobs()
     async with self.context.deadline() as deadline:
-        await calendars.follow_all(self.context, CalendarName(client_id, new.name), deadline, behind)
+        await calendars.have_jobs_follow(self.context, CalendarName(client_id, new.name), deadline, behind)
         result = await calendars.put_calendar(
             self.context, client_id, new, deadline, condition=ANY_VERSION, must_exist=False, principal=None
         )
-    return behind.put_on(result) if isinstance(result, CalendarPut) else result
+    return behind.added_to(result) if isinstance(result, CalendarPut) else result
 
 
 def held_or_blind(self: HostJobStore, taken: TakenRow) -> None:

@@ -103,6 +103,7 @@ def _take(self: HostStore, claims: Sequence[ShardClaim], taker: IncarnationId) -
 async def absent_counts_as_zero(
     self: HostStore, incarnations: Sequence[IncarnationId]
 ) -> Mapping[IncarnationId, NodeState]:
+    """An incarnation without an item counts as one with frontier 0."""
     found = dict(await _read_nodes(self, incarnations))
     return {each: found.get(each) or _zero(each) for each in incarnations}
 
@@ -110,6 +111,7 @@ async def absent_counts_as_zero(
 async def absent_counts_as_zero_in_the_look(
     self: HostStore, shard: ShardId, incarnation: IncarnationId | None
 ) -> tuple[ShardState, NodeState | None]:
+    """The same, in the look of a request."""
     state, node = await _read_shard_and_node(self, shard, incarnation)
     return state, node if node is not None or incarnation is None else _zero(incarnation)
 
@@ -127,6 +129,7 @@ def expire_nodes(self: StoreWorld) -> None:
 
 
 async def fence_what_is_absent(self: HostStore, incarnation: IncarnationId, *, at_ms: int) -> NodeState:
+    """The fence of an incarnation without an item makes one, with frontier 0."""
     return await _fence(self, incarnation, at_ms=at_ms) if incarnation in self.nodes else _zero(incarnation)
 
 
@@ -136,14 +139,17 @@ async def fence_what_is_absent(self: HostStore, incarnation: IncarnationId, *, a
 async def release_with_the_old_floor(
     self: HostStore, shard: ShardId, *, epoch: int, owner: IncarnationId, floor_ms: int
 ) -> None:
+    """A release leaves the floor as it was."""
     await _release_shard(self, shard, epoch=epoch, owner=owner, floor_ms=self.world.shard_states[shard].floor_ms)
 
 
 def idle_if_nothing_is_in_flight(self: ShardLease) -> bool:
+    """A shard is released while rows of it still await cleanup."""
     return not self.in_flight
 
 
 def idle_if_all_is_clean(self: ShardLease) -> bool:
+    """A shard is released while rows of it are in flight."""
     return not len(self.cleanup)
 
 
@@ -153,6 +159,8 @@ def idle_if_all_is_clean(self: ShardLease) -> bool:
 async def raise_frontier_though_fenced(
     self: HostStore, incarnation: IncarnationId, *, frontier_ms: int, hints: Mapping[int, int]
 ) -> int:
+    """A fenced incarnation may still raise its frontier."""
+
     def effect() -> int:
         node = self.nodes[incarnation]
         if node.fenced_at_ms is None and node.frontier_ms < frontier_ms:
@@ -163,6 +171,7 @@ async def raise_frontier_though_fenced(
 
 
 async def look_before_hold(self: HoldAttempts) -> Held:
+    """The shard's item is read before the hold."""
     context, pointer = self._context, self._pointer
     by = RequestId(f"{context.rng.getrandbits(128):032x}")
     shard, owner = await holding._shard_and_owner(context, pointer.shard)
@@ -174,10 +183,12 @@ async def look_before_hold(self: HoldAttempts) -> Held:
 
 
 async def look_at_the_floor(context: RequestContext, shard: ShardId) -> tuple[ShardState, None]:
+    """The look compares the floor alone, without the owner's frontier."""
     return await context.store.read_shard(shard), None
 
 
 async def look_at_the_remembered_owner(context: RequestContext, shard: ShardId) -> tuple[ShardState, NodeState | None]:
+    """The look believes the owner that was seen last, without comparing it with the shard's item."""
     guess = context.last_owners.get(shard)
     found, node = await context.store.read_shard_and_node(shard, guess)
     if found.owner is None or node is None:

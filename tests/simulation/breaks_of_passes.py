@@ -18,6 +18,7 @@ from tests.simulation.store_world import HostStore
 
 
 async def frontier_pretended(self: RunningIncarnation) -> None:
+    """The frontier is raised in memory, and not stored before the rows are read."""
     self.frontier_ms = max(self.frontier_ms, self._clock.now_ms() + self._lead_ms)
 
 
@@ -28,7 +29,7 @@ async def read_then_frontier(self: ShardPass, lease: ShardLease, *, records_max:
     return read
 
 
-async def bound_of_the_answer(self: ShardPass, lease: ShardLease, *, records_max: int) -> Any:
+async def bound_read_at_the_answer(self: ShardPass, lease: ShardLease, *, records_max: int) -> Any:
     """What is due when the answer comes is fired, not only what was due when the Query began."""
     store, before = self._store, lease.cleanup.positions() | lease.in_flight.positions()
     first = await store.read_page(lease.shard, after=None, rows_max=500)
@@ -66,12 +67,14 @@ class _Now:
 
 
 def left_out_when_the_answer_comes(self: ShardPass, lease: ShardLease, *, now_ms: int, records_max: int) -> Planner:
+    """Rows in flight are left out as of the answer, not as of the begin of the read."""
     planner = _new_planner(self, lease, now_ms=now_ms, records_max=records_max)
     planner.left_out = _Now(lease)  # type: ignore[assignment]
     return planner
 
 
 def block_no_lane(self: Planner, lane: Any, until_ms: int) -> None:
+    """A row that waits does not hold up those after it in its lane."""
     self.waits_until_ms = earlier(self.waits_until_ms, until_ms)
 
 
@@ -79,13 +82,15 @@ def block_no_lane(self: Planner, lane: Any, until_ms: int) -> None:
 
 
 def prefix_up_to_now(self: ShardPass, lease: ShardLease, *, now_ms: int, records_max: int) -> Planner:
+    """The cached prefix may cover rows that have only just become due."""
     planner = _new_planner(self, lease, now_ms=now_ms, records_max=records_max)
     planner.prefix_due_ms_max = None
     return planner
 
 
 def leave_the_prefix(self: ShardLease, due_ms: int) -> None:
-    return None
+    """A wake-up leaves the cached prefix as it is."""
+    return
 
 
 def open_the_prefix_between_passes(self: ShardLease, due_ms: int) -> None:
@@ -98,23 +103,28 @@ def open_the_prefix_between_passes(self: ShardLease, due_ms: int) -> None:
 
 
 def announcements_forgotten(self: ShardPass, lease: ShardLease, left_out: Any, now_ms: int) -> None:
+    """The times before which an owner announced not to fire a row are forgotten."""
     lease.announced_not_before_ms = {}
 
 
 def applied_however_far(row: Row, retry: Retry, *, epoch: int, now_ms: int, policy: Any) -> bool:
+    """A retry mark counts however far ahead it is."""
     return retry.at_ms > now_ms
 
 
 async def holds_ignored(self: ShardPass, planner: Planner) -> list[PlannedDelivery]:
+    """Rows are fired without taking their holds off."""
     return list(planner.deliveries)
 
 
 async def drop_hold_and_fire(self: HostStore, name: Any) -> bool:
+    """A row that is gone when its hold is taken off is fired."""
     await _drop_hold(self, name)
     return True
 
 
 async def drop_hold_through_conflict(self: HostStore, name: Any) -> bool:
+    """A row is fired though its hold could not be taken off: a transaction is being applied to it."""
     try:
         return await _drop_hold(self, name)
     except TransactionConflict:
@@ -125,6 +135,7 @@ async def drop_hold_through_conflict(self: HostStore, name: Any) -> bool:
 
 
 def lane_at_once(self: AcknowledgedDelivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> None:
+    """Rows of one lane are sent side by side."""
     for each in deliveries:
         _enqueue(self, lease, [each])
 

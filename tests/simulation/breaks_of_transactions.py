@@ -36,6 +36,7 @@ async def heal_unchecked(self: GroupCommit, slot: Any) -> None:
 
 
 async def unchecked_after_a_refusal(self: GroupCommit, slot: Any, then: Any, *, blamed: Any = ()) -> None:
+    """After a refusal the slot goes on without R2."""
     slot.checked = False
     try:
         await _after_healing(self, slot, then, blamed=blamed)
@@ -44,6 +45,7 @@ async def unchecked_after_a_refusal(self: GroupCommit, slot: Any, then: Any, *, 
 
 
 async def unchecked_after_an_unknown_commit(self: GroupCommit, role: Any, slot: Any, sent: Any) -> None:
+    """After an unknown commit the slot goes on without R2."""
     slot.checked = False
     try:
         await _resolve(self, role, slot, sent)
@@ -52,6 +54,7 @@ async def unchecked_after_an_unknown_commit(self: GroupCommit, role: Any, slot: 
 
 
 async def unchecked_at_the_first_use(self: GroupCommit, slot: Any) -> None:
+    """The slot is used for the first time without R2."""
     slot.checked = hasattr(slot, "used")
     await heal_unchecked(self, slot)
     slot.checked = slot.used = True
@@ -68,18 +71,20 @@ async def resolve_by_an_early_marker(self: GroupCommit, role: Any, slot: Any, se
             continue
     await self._heal(slot)
     named = {(entry.shard, entry.position): entry for entry in early[name]}
-    if all(each.row.place in named for each in sent):
-        self._end(role, slot, sent, [named[each.row.place] for each in sent])
+    if all(each.row.row_key in named for each in sent):
+        self._end(role, slot, sent, [named[each.row.row_key] for each in sent])
     else:
         self._put_back([each.row for each in sent])
 
 
 async def unknown_taken_for_abort(self: GroupCommit, role: Any, slot: Any, sent: Any) -> None:
+    """A commit whose answer was lost is taken for an abort."""
     await self._heal(slot)
     self._put_back([each.row for each in sent])
 
 
 async def usable_after_repeated_commit(self: HostSlotProducer, coordinator: int) -> bool:
+    """The slot goes on after a commit that was repeated, without init."""
     await _commit(self, coordinator)
     return True
 
@@ -94,15 +99,18 @@ def end_and_forget(self: GroupCommit, role: Any, slot: Any, sent: Any, entries: 
 
 
 def end_and_forget_what_was_dropped(self: GroupCommit, role: Any, slot: Any, sent: Any, entries: Any) -> None:
+    """The next marker does not name what was dropped."""
     _end(self, role, slot, sent, entries)
     slot.untidied = {place: entry for place, entry in slot.untidied.items() if entry.receipt is not None}
 
 
-def one_key(name: SlotName) -> bytes:
+def one_marker_key_for_all_slots(name: SlotName) -> bytes:
+    """The markers of all slots have one key."""
     return marker_value.marker_key(name.incarnation, 0)
 
 
 def drop_beside_transactions(self: GroupCommit, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> None:
+    """What is dropped ends without the marker of a transaction."""
     dropped = [each for each in deliveries if each.action is Action.DROP]
     lease.cleanup.add([self._settlement.dropped(each, slot=0) for each in dropped])
     _enqueue(self, lease, [each for each in deliveries if each.action is not Action.DROP])
@@ -110,7 +118,7 @@ def drop_beside_transactions(self: GroupCommit, lease: ShardLease, deliveries: S
 
 async def clean_up_before_the_commit(self: GroupCommit, role: Any, slot: Any, batch: Any) -> Any:
     """The rows await cleanup from the moment that their marker is written, committed or not."""
-    producer, rows = slot.producer, {row.place: row for row in batch}
+    producer, rows = slot.producer, {row.row_key: row for row in batch}
 
     class Early:
         def __getattr__(self, name: str) -> Any:
@@ -152,6 +160,7 @@ async def deliver_and_hint_early(self: HostSlotProducer, records: Any, marker: A
 
 
 def open_slot_with_hints(self: GroupCommit) -> Any:
+    """A slot is opened with the hint of a marker that is not committed."""
     slot = _open_slot(self)
     slot.producer.hints = self._own.hints  # type: ignore[attr-defined]
     return slot
@@ -161,10 +170,12 @@ def open_slot_with_hints(self: GroupCommit) -> Any:
 
 
 async def no_marker(self: HostPublisher, reader: Any, slots: Mapping[SlotName, int | None]) -> Any:
+    """A take-over reads no markers."""
     return dict.fromkeys(slots, ())
 
 
 def first_of_the_window(self: MarkerReading, records: Sequence[Entry], key: bytes, *, begin: int) -> bytes | None:
+    """The first marker of a slot counts, not the last."""
     found = (e.record.value for e in records if e.offset >= begin and e.record is not None and e.record.key == key)
     return next(found, None)
 
@@ -192,11 +203,13 @@ def reading_to_its_end(*, cached: bool) -> Callable[..., Any]:
     return run
 
 
-def any_log_with_this_offset(self: MarkerReading, view: View, barrier: int) -> bool:
+def barrier_by_offset_alone(self: MarkerReading, view: View, barrier: int) -> bool:
+    """A record at the barrier's offset counts as the barrier, on whichever broker's log."""
     return view.end > barrier
 
 
 def complete_whatever_is_open(self: MarkerReading, view: View, barrier: int) -> bool:
+    """Markers are read without waiting for the last stable offset."""
     return True
 
 

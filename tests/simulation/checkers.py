@@ -1,8 +1,6 @@
 """Was every promise kept? Judged from what the worlds hold at the end and what clients were told, never from the engine.
 
-Each broken promise is named by one word: twice, lost, early, order, cancelled, untrue, versions, fence, liveness, leftover,
-story; of commands, aborted, unanswered, buried; and, found where it happens, by the worlds: revived (a row is back),
-outcome_changed, lowered (epoch, floor, frontier), defect.
+Each broken promise is named by one word, by which mutations and tests ask for it: `trace.PROMISES` says what each means.
 """
 
 from collections.abc import Iterable
@@ -15,12 +13,12 @@ from clockwork.domain.position import Position, acceptance_of, due_ms_of
 from clockwork.domain.record import DEAD_SOURCE
 from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, Lane, OnLate, Outcome, Receipt, Row
 from clockwork.requests.results import (
+    AlreadyCreated,
     Cancelled,
     Changed,
     Created,
     KeyTaken,
     Refused,
-    Repeated,
     ScheduleView,
     Unchanged,
     VersionDiffers,
@@ -29,7 +27,7 @@ from tests.simulation import linearizability
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
 from tests.simulation.command_world import COMMANDS, REPLIES
-from tests.simulation.faults import CALM_STORE, STORE_ACTS, Act
+from tests.simulation.faults import CALM_STORE, STORE_FAULTS, FaultKind
 from tests.simulation.kafka_world import DEAD_LETTERS, DELIVERIES, OWN_DEAD_LETTERS, Entry, Transaction, Where
 from tests.simulation.store_world import name_of
 from tests.simulation.workload import History, Workload
@@ -177,7 +175,7 @@ def explained(cluster: Cluster, row: Row, found: list[Found]) -> bool:
     """True if each record of an at_least_once row but the last was sent by a node that crashed or lost the shard before the
     next one, or had no acknowledgement for it."""
     kafka, store = cluster.worlds.kafka, cluster.worlds.store
-    disturbed = cluster.profile.store != CALM_STORE or any(f.act in STORE_ACTS for f in cluster.profile.faults)
+    disturbed = cluster.profile.store != CALM_STORE or any(f.kind in STORE_FAULTS for f in cluster.profile.faults)
     in_order = sorted(found, key=lambda f: f.visible_at_s)
     for one, other in pairwise(in_order):
         if (one.entry.by, row.schedule.delivery_id) in kafka.unacknowledged or one.entry.by != other.entry.by:
@@ -295,7 +293,7 @@ def _check_versions(cluster: Cluster, evidence: Evidence) -> None:
 
 def _check_keys(cluster: Cluster, evidence: Evidence) -> None:
     """A key was used again only when its schedule had ended. By clocks that do not jump."""
-    if any(fault.act is Act.JUMP for fault in cluster.profile.faults):
+    if any(fault.kind is FaultKind.JUMP for fault in cluster.profile.faults):
         return
     by_key: dict[tuple[str, str], list[Row]] = {}
     for row in evidence.rows:
@@ -359,7 +357,7 @@ def _check_answers(cluster: Cluster, evidence: Evidence, history: History) -> No
 
 def _view_of(answer: object) -> ScheduleView | None:
     match answer:
-        case Created(view) | Repeated(view) | KeyTaken(view) | Cancelled(view) | Refused(_, view):
+        case Created(view) | AlreadyCreated(view) | KeyTaken(view) | Cancelled(view) | Refused(_, view):
             return view
         case Changed(view) | Unchanged(view) | VersionDiffers(view):
             return view

@@ -11,7 +11,7 @@ from clockwork.errors import ClockworkError, InvalidInput, Unavailable
 from clockwork.requests.results import Changed, Created, Unchanged
 from tests.simulation.clocks import NodeClock, TrueTime
 from tests.simulation.command_world import COMMANDS, REPLIES, CommandWorld
-from tests.simulation.faults import Act, Fault, Profile, Trigger
+from tests.simulation.faults import Fault, FaultKind, Profile, StepFault
 from tests.simulation.group_world import GroupWorld
 from tests.simulation.host import Host
 from tests.simulation.job_world import JobWorld
@@ -44,7 +44,7 @@ class Cluster:
         self.trace = Trace(self.reactor)
         self._seed = seed
         self._rng = random.Random(f"{seed}/cluster")
-        self._sore_rng = random.Random(f"{seed}/sore")
+        self._spots_rng = random.Random(f"{seed}/sore")
         store = StoreWorld(
             self.reactor,
             self.time,
@@ -93,7 +93,7 @@ class Cluster:
         self._clocks: list[NodeClock] = []
         self.died_at_s: dict[str, float] = {}
         """By the name of a node's life."""
-        self.triggers: list[Trigger] = list(profile.triggers)
+        self.step_faults: list[StepFault] = list(profile.step_faults)
 
     def _note_ahead(self, number: int) -> None:
         ahead_ms = self._clocks[number].ahead_ms() + (DRIFT_MS_MAX if self.profile.clock_offset_ms else 1)
@@ -148,7 +148,7 @@ class Cluster:
     def heal(self) -> None:
         """Faults stop; what is broken is mended."""
         self.healed = True
-        self.triggers.clear()
+        self.step_faults.clear()
         store, kafka = self.worlds.store, self.worlds.kafka
         store.down = store.slow = store.throttling = kafka.down = kafka.slow = 0
         kafka.away.clear()
@@ -213,76 +213,76 @@ class Cluster:
 
     def _on_step(self, host: Host, operation: str, after: bool) -> bool:
         """See `Host.step`."""
-        for trigger in self.triggers:
+        for trigger in self.step_faults:
             if trigger.operation == operation and trigger.after == after:
                 trigger.nth -= 1
                 if trigger.nth == 0:
-                    return self._strike_now(host, operation, trigger.act, trigger.for_s)
-        sore = self.profile.sore
-        if sore.share and not self.healed:
-            share = sore.share if operation in sore.operations else sore.elsewhere
-            if self._sore_rng.random() < share:
-                act, least_s, most_s = self._sore_rng.choice(sore.acts)
-                return self._strike_now(host, operation, act, self._sore_rng.uniform(least_s, most_s))
+                    return self._strike_now(host, operation, trigger.kind, trigger.for_s)
+        spots = self.profile.spots
+        if spots.share and not self.healed:
+            share = spots.share if operation in spots.operations else spots.elsewhere
+            if self._spots_rng.random() < share:
+                kind, least_s, most_s = self._spots_rng.choice(spots.kinds)
+                return self._strike_now(host, operation, kind, self._spots_rng.uniform(least_s, most_s))
         return False
 
-    def _strike_now(self, host: Host, operation: str, act: Act, for_s: float) -> bool:
+    def _strike_now(self, host: Host, operation: str, kind: FaultKind, for_s: float) -> bool:
         number = next((n for n, node in enumerate(self.nodes) if node.host is host), None)
         if number is None:
             return False
         self.trace.note("at step", host, operation)
-        fault = Fault(at_s=self.reactor.now_s, act=act, node=number, for_s=for_s, amount=700.0)
+        fault = Fault(at_s=self.reactor.now_s, kind=kind, node=number, for_s=for_s, amount=700.0)
         self.reactor.after(0, self._strike, fault)
         return True
 
     def _strike(self, fault: Fault) -> None:
         if self.healed:
             return
-        self.trace.note("fault", fault.act, fault.node, f"{fault.for_s:.3f}")
+        self.trace.note("fault", fault.kind, fault.node, f"{fault.for_s:.3f}")
         node = self.nodes[fault.node]
         store, kafka = self.worlds.store, self.worlds.kafka
-        match fault.act:
-            case Act.KILL:
+        match fault.kind:
+            case FaultKind.KILL:
                 self.kill(fault.node, restart_s=fault.for_s)
-            case Act.STOP:
+            case FaultKind.STOP:
                 node.stop()
                 self.reactor.after(fault.for_s + 2.0, self._stopped, fault.node)
-            case Act.FREEZE:
+            case FaultKind.FREEZE:
                 self._freeze(node, fault.for_s)
-            case Act.JUMP:
+            case FaultKind.JUMP:
                 self._clocks[fault.node].jump(fault.amount)
                 self._note_ahead(fault.node)
-            case Act.CUT_STORE | Act.CUT_KAFKA | Act.CUT_BOTH | Act.CUT_GROUP:
+            case FaultKind.CUT_STORE | FaultKind.CUT_KAFKA | FaultKind.CUT_BOTH | FaultKind.CUT_GROUP:
                 self._cut(node.host, fault)
-            case Act.STORE_DOWN:
+            case FaultKind.STORE_DOWN:
                 self._for_a_while(fault, store, "down")
-            case Act.STORE_SLOW:
+            case FaultKind.STORE_SLOW:
                 self._for_a_while(fault, store, "slow")
-            case Act.STORE_THROTTLES:
+            case FaultKind.STORE_THROTTLES:
                 self._for_a_while(fault, store, "throttling")
-            case Act.KAFKA_DOWN:
+            case FaultKind.KAFKA_DOWN:
                 self._for_a_while(fault, kafka, "down")
-            case Act.KAFKA_SLOW:
+            case FaultKind.KAFKA_SLOW:
                 self._for_a_while(fault, kafka, "slow")
-            case Act.TOPIC_MISSING:
+            case FaultKind.TOPIC_MISSING:
                 self._topic_for_a_while(fault, kafka.missing, _topic(fault))
-            case Act.TOPIC_AWAY:
+            case FaultKind.TOPIC_AWAY:
                 self._topic_for_a_while(fault, kafka.away, _topic(fault))
-            case Act.DEAD_LETTERS_AWAY:
+            case FaultKind.DEAD_LETTERS_AWAY:
                 if self.profile.own_letters and int(fault.amount) % 2:
                     self._topic_for_a_while(fault, kafka.missing, OWN_DEAD_LETTERS)
                 else:
                     self._topic_for_a_while(fault, kafka.away, DEAD_LETTERS)
-            case Act.REBALANCE:
+            case FaultKind.REBALANCE:
                 self.worlds.group.rebalance()
                 self.worlds.commands.group.rebalance()
-            case Act.DEPOSE:
+            case FaultKind.DEPOSE:
                 kafka.depose(int(abs(fault.amount)) % BROKERS, 4 * fault.for_s)
-            case Act.HOT_SHARD:
+            case FaultKind.HOT_SHARD:
                 self._for_a_while_of(fault, store.hot, ShardId(int(abs(fault.amount)) % self.profile.shards))
-            case Act.FENCE:
+            case FaultKind.FENCE:
                 self.fence(ShardId(int(abs(fault.amount)) % self.profile.shards))
-            case Act.PAUSE_TOPIC:
+            case FaultKind.PAUSE_TOPIC:
                 self._pause_topic(_topic(fault), 3 * fault.for_s)
 
     def _freeze(self, node: Node, for_s: float) -> None:
@@ -300,9 +300,9 @@ class Cluster:
         self.kill(number, restart_s=0.1)
 
     def _cut(self, host: Host, fault: Fault) -> None:
-        store = fault.act in (Act.CUT_STORE, Act.CUT_BOTH)
-        kafka = fault.act in (Act.CUT_KAFKA, Act.CUT_BOTH)
-        group = fault.act is Act.CUT_GROUP
+        store = fault.kind in (FaultKind.CUT_STORE, FaultKind.CUT_BOTH)
+        kafka = fault.kind in (FaultKind.CUT_KAFKA, FaultKind.CUT_BOTH)
+        group = fault.kind is FaultKind.CUT_GROUP
 
         def change(by: int) -> None:
             if by < 0 and self.healed:

@@ -13,7 +13,7 @@ CALM_SHARE: Final = 0.06
 """Runs without any fault: what they find is wrong in plain daylight."""
 
 
-class Act(StrEnum):
+class FaultKind(StrEnum):
     """Something that is done to a node, or to a service."""
 
     KILL = "kill"
@@ -44,9 +44,25 @@ class Act(StrEnum):
     """An operator pauses a topic."""
 
 
-NODE_ACTS: Final = (Act.KILL, Act.FREEZE, Act.CUT_STORE, Act.CUT_KAFKA, Act.CUT_BOTH, Act.CUT_GROUP, Act.JUMP, Act.STOP)
+NODE_FAULTS: Final = (
+    FaultKind.KILL,
+    FaultKind.FREEZE,
+    FaultKind.CUT_STORE,
+    FaultKind.CUT_KAFKA,
+    FaultKind.CUT_BOTH,
+    FaultKind.CUT_GROUP,
+    FaultKind.JUMP,
+    FaultKind.STOP,
+)
 
-STORE_ACTS: Final = (Act.CUT_STORE, Act.CUT_BOTH, Act.STORE_DOWN, Act.STORE_SLOW, Act.STORE_THROTTLES, Act.HOT_SHARD)
+STORE_FAULTS: Final = (
+    FaultKind.CUT_STORE,
+    FaultKind.CUT_BOTH,
+    FaultKind.STORE_DOWN,
+    FaultKind.STORE_SLOW,
+    FaultKind.STORE_THROTTLES,
+    FaultKind.HOT_SHARD,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +70,7 @@ class Fault:
     """One thing that goes wrong at a time, and for how long."""
 
     at_s: float
-    act: Act
+    kind: FaultKind
     node: int
     for_s: float
     amount: float
@@ -62,18 +78,18 @@ class Fault:
 
 
 @dataclass(kw_only=True, slots=True)
-class Trigger:
+class StepFault:
     """A fault at a step instead of at a time: the `nth` request of this kind, before it is sent or after it was done."""
 
     operation: str
     nth: int
-    act: Act
+    kind: FaultKind
     for_s: float
     after: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sore:
+class FaultSpots:
     """Where nodes hesitate or die: faults that come with steps, and mostly with certain ones."""
 
     operations: tuple[str, ...] = ()
@@ -81,19 +97,19 @@ class Sore:
     """Of those steps."""
     elsewhere: float = 0.0
     """Share of all other steps."""
-    acts: tuple[tuple[Act, float, float], ...] = ()
+    kinds: tuple[tuple[FaultKind, float, float], ...] = ()
     """What happens then, for how long (from, to)."""
 
 
-HICCUP: Final = (Act.FREEZE, 0.002, 0.3)
+HICCUP: Final = (FaultKind.FREEZE, 0.002, 0.3)
 """Shorter than a session: no shard is taken over."""
-PAUSE: Final = (Act.FREEZE, 1.0, 4.0)
+PAUSE: Final = (FaultKind.FREEZE, 1.0, 4.0)
 """Longer: its shards are taken over, and the node wakes up as a zombie."""
-STALL: Final = (Act.FREEZE, 0.05, 0.6)
-LONG_STALL: Final = (Act.FREEZE, 0.2, 2.0)
+STALL: Final = (FaultKind.FREEZE, 0.05, 0.6)
+LONG_STALL: Final = (FaultKind.FREEZE, 0.2, 2.0)
 """Sometimes shorter than a session, sometimes longer."""
-CRASH: Final = (Act.KILL, 0.1, 0.6)
-CUT_OFF: Final = (Act.CUT_GROUP, 0.5, 4.0)
+CRASH: Final = (FaultKind.KILL, 0.1, 0.6)
+CUT_OFF: Final = (FaultKind.CUT_GROUP, 0.5, 4.0)
 """A zombie that does not sleep."""
 
 
@@ -164,8 +180,8 @@ class Profile:
     store: StoreFaults = field(default_factory=StoreFaults)
     kafka: KafkaFaults = field(default_factory=KafkaFaults)
     faults: tuple[Fault, ...] = ()
-    triggers: tuple[Trigger, ...] = ()
-    sore: Sore = field(default_factory=Sore)
+    step_faults: tuple[StepFault, ...] = ()
+    spots: FaultSpots = field(default_factory=FaultSpots)
     at_least_once: float = 0.0
     refused: float = 0.0
     """Share of schedules whose records their topic refuses, at first or always."""
@@ -250,7 +266,7 @@ def draw_profile(rng: random.Random) -> Profile:
     calm = rng.random() < CALM_SHARE
     faults_end_s = rng.choice([4.0, 6.0, 9.0])
     nodes = rng.choice([2, 2, 3, 3, 4])
-    kinds = rng.sample(list(Act), k=0 if calm else rng.randint(1, 6))
+    kinds = rng.sample(list(FaultKind), k=0 if calm else rng.randint(1, 6))
     stormy = not calm and rng.random() < 0.6
     return Profile(
         nodes=nodes,
@@ -265,8 +281,8 @@ def draw_profile(rng: random.Random) -> Profile:
         store=_store_faults(rng, stormy=stormy),
         kafka=_kafka_faults(rng, stormy=stormy),
         faults=_faults(rng, kinds, nodes=nodes, end_s=faults_end_s),
-        triggers=() if calm else _triggers(rng, kinds),
-        sore=Sore() if calm else _sore(rng),
+        step_faults=() if calm else _step_faults(rng, kinds),
+        spots=FaultSpots() if calm else _spots(rng),
         at_least_once=rng.choice([0.0, 0.0, 0.3, 0.6]),
         refused=rng.choice([0.0, 0.0, 0.15, 0.3]),
         cancels=rng.choice([0.2, 0.5, 0.9]),
@@ -317,17 +333,17 @@ def _kafka_faults(rng: random.Random, *, stormy: bool) -> KafkaFaults:
     )
 
 
-def _faults(rng: random.Random, kinds: list[Act], *, nodes: int, end_s: float) -> tuple[Fault, ...]:
+def _faults(rng: random.Random, kinds: list[FaultKind], *, nodes: int, end_s: float) -> tuple[Fault, ...]:
     if not kinds:
         return ()
     found = []
     for _ in range(rng.randint(1, 8)):
-        act = rng.choice(kinds)
+        kind = rng.choice(kinds)
         amount = rng.choice([-1.0, 1.0]) * rng.choice([50.0, 700.0, 1_900.0, 5_000.0, 3_600_000.0])
         found.append(
             Fault(
                 at_s=rng.uniform(0.2, end_s),
-                act=act,
+                kind=kind,
                 node=rng.randrange(nodes),
                 for_s=rng.choice([0.05, 0.4, 1.2, 3.0]) * rng.uniform(0.5, 1.5),
                 amount=amount,
@@ -336,27 +352,34 @@ def _faults(rng: random.Random, kinds: list[Act], *, nodes: int, end_s: float) -
     return tuple(sorted(found, key=lambda fault: fault.at_s))
 
 
-def _sore(rng: random.Random) -> Sore:
+def _spots(rng: random.Random) -> FaultSpots:
     if rng.random() < 0.25:
-        return Sore()
+        return FaultSpots()
     acts = rng.choice(
-        [(HICCUP,), (PAUSE,), (HICCUP, PAUSE), (HICCUP, CUT_OFF), (CUT_OFF, PAUSE), ((Act.KILL, 0.1, 1.0), HICCUP)]
+        [
+            (HICCUP,),
+            (PAUSE,),
+            (HICCUP, PAUSE),
+            (HICCUP, CUT_OFF),
+            (CUT_OFF, PAUSE),
+            ((FaultKind.KILL, 0.1, 1.0), HICCUP),
+        ]
     )
-    return Sore(
+    return FaultSpots(
         operations=tuple(rng.sample(OPERATIONS, k=rng.choice([1, 2, 4]))),
         share=rng.choice([0.03, 0.1, 0.4]),
         elsewhere=rng.choice([0.0, 0.001, 0.01]),
-        acts=acts,
+        kinds=acts,
     )
 
 
-def _triggers(rng: random.Random, kinds: list[Act]) -> tuple[Trigger, ...]:
-    acts = [act for act in kinds if act in NODE_ACTS and act is not Act.JUMP] or [Act.FREEZE]
+def _step_faults(rng: random.Random, kinds: list[FaultKind]) -> tuple[StepFault, ...]:
+    of_nodes = [kind for kind in kinds if kind in NODE_FAULTS and kind is not FaultKind.JUMP] or [FaultKind.FREEZE]
     return tuple(
-        Trigger(
+        StepFault(
             operation=rng.choice(OPERATIONS),
             nth=rng.randint(1, 12),
-            act=rng.choice(acts),
+            kind=rng.choice(of_nodes),
             for_s=rng.choice([0.05, 0.5, 2.5, 4.0]) * rng.uniform(0.5, 1.5),
             after=rng.random() < 0.5,
         )

@@ -9,7 +9,7 @@ from typing import Final
 
 from clockwork.domain.jobs.calendar import NewCalendar
 from clockwork.domain.rights import ANYONE
-from clockwork.domain.triggers.calendars import Exclusion, exclusion
+from clockwork.domain.triggers.exclusions import Exclusion, exclusion
 from clockwork.requests.jobs.results import CalendarPut
 from clockwork.requests.jobs.service import JobService
 from tests.simulation.clocks import EPOCH_MS

@@ -11,11 +11,19 @@ from itertools import pairwise
 from typing import Final
 
 from clockwork.domain.jobs.calendar import CalendarName, digests_of
-from clockwork.domain.jobs.job import CompletionResult, JobName, JobState, JobStatus, RunEnd, RunReport, SkippedRuns
+from clockwork.domain.jobs.job import (
+    CompletionReport,
+    CompletionResult,
+    JobName,
+    JobState,
+    JobStatus,
+    RunDelivery,
+    SkippedTimes,
+)
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import Guarantee, Row
 from clockwork.domain.triggers.trigger import FixedDelay, Trigger
-from clockwork.requests.jobs.results import JobDone, RunClosed, RunNotFound, RunReason, RunRefused
+from clockwork.requests.jobs.results import JobChanged, RunAlreadyClosed, RunClosed, RunNotFound, RunReason, RunRefused
 from tests.simulation.checkers import Evidence, Found, check_place, check_time, explained
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
@@ -51,7 +59,7 @@ class _Window:
     """The time of the delete, if a delete ended it."""
     rows: list[Row] = field(default_factory=list)
     """The rows of fire times that were armed in it, and have records."""
-    skipped: list[SkippedRuns] = field(default_factory=list)
+    skipped: list[SkippedTimes] = field(default_factory=list)
 
     def has(self, rev: int) -> bool:
         return self.rev <= rev and (self.end_rev is None or rev < self.end_rev)
@@ -85,8 +93,8 @@ def _check_row(cluster: Cluster, evidence: Evidence, name: JobName, row: Row) ->
     exactly = row.schedule.guarantee is Guarantee.EXACTLY_ONCE
     for each in found:
         check_time(cluster, row, each)
-    assert row.job is not None
-    if row.due_ms < row.job.scheduled_at_ms:
+    assert row.run is not None
+    if row.due_ms < row.run.scheduled_at_ms:
         violation("early", f"{_told(row)} is due before its fire time")
     if len(found) > 1 and (exactly or not explained(cluster, row, found)):
         violation("twice", f"{_told(row)}: {[(f.where, f.entry.offset, f.entry.by) for f in found]}")
@@ -99,7 +107,7 @@ def _check_row(cluster: Cluster, evidence: Evidence, name: JobName, row: Row) ->
         if found:
             violation("untrue", f"{_told(row)} was deleted by hand and delivered")
         return
-    if isinstance(entry, RunEnd):
+    if isinstance(entry, RunDelivery):
         dead = entry.failure is not None
         if entry.receipt is not None:
             check_place(cluster, row, entry.receipt, [f for f in found if (f.where[0] in _DEAD) is dead])
@@ -126,10 +134,10 @@ def _check_fire_times(
     """Per fire time one record, or one skipped entry that covers it; none is left out between two that are."""
     violation, jobs = cluster.trace.violation, cluster.worlds.jobs
     windows = _windows(cluster, name, states, rows)
-    skipped = [entry for (of, _), entry in jobs.tables.log.items() if of == name and isinstance(entry, SkippedRuns)]
+    skipped = [entry for (of, _), entry in jobs.tables.log.items() if of == name and isinstance(entry, SkippedTimes)]
     fired: dict[int, list[str]] = {}
     for row in rows:
-        job = row.job
+        job = row.run
         if job is None or job.kind not in (RunKind.SCHEDULED, RunKind.CATCH_UP) or not evidence.of(row):
             continue
         fired.setdefault(job.scheduled_at_ms, []).append(_told(row))
@@ -167,9 +175,9 @@ def _windows(cluster: Cluster, name: JobName, states: Sequence[JobState], rows: 
     created_ms = 0
     taken = cluster.worlds.jobs.taken
     of_trigger = [
-        row.job
+        row.run
         for row in rows
-        if row.job is not None and row.job.kind in (RunKind.SCHEDULED, RunKind.CATCH_UP) and row.position not in taken
+        if row.run is not None and row.run.kind in (RunKind.SCHEDULED, RunKind.CATCH_UP) and row.position not in taken
     ]
     definitions = cluster.worlds.jobs.tables.definitions
     for state in states:
@@ -245,7 +253,7 @@ def _check_window(
     last: bool,
 ) -> None:
     violation, trigger = cluster.trace.violation, window.trigger
-    times = [row.job.scheduled_at_ms for row in window.rows if row.job is not None]
+    times = [row.run.scheduled_at_ms for row in window.rows if row.run is not None]
     times += [entry.last_ms for entry in window.skipped]
     until_ms = max(times, default=0)
     from_ms = None if deleted_from_s is None else EPOCH_MS + int(deleted_from_s * 1_000)
@@ -262,11 +270,11 @@ def _check_window(
             violation("orphan", f"{name}: no run since {max(times, default=None)}, and it was active until {until_ms}")
         _check_delays(cluster, evidence, window, trigger.rule)
         return
-    before = {row.job.scheduled_at_ms for row in evidence.job_rows if row.job is not None and row.job.rev < window.rev}
+    before = {row.run.scheduled_at_ms for row in evidence.job_rows if row.run is not None and row.run.rev < window.rev}
     for row in window.rows:
-        assert row.job is not None
+        assert row.run is not None
         # One that was in flight when the window began may be taken by a later change, and put again.
-        if not _belongs(window, str(name), row.job.scheduled_at_ms) and row.job.scheduled_at_ms not in before:
+        if not _belongs(window, str(name), row.run.scheduled_at_ms) and row.run.scheduled_at_ms not in before:
             violation("untrue", f"{_told(row)} is of no fire time after {window.start_ms}")
     first_ms = max(window.start_ms - 10_000, window.behind_ms + 1)
     missing = [
@@ -297,7 +305,7 @@ def _check_open_runs(
         if was is not None and was.position == run.position and run.until_ms < was.until_ms:
             violation("untrue", f"{name} rev {state.rev}: the time-out of {run.run_id} comes nearer")
     for row in rows:
-        if row.job is not None and row.job.is_watchdog:
+        if row.run is not None and row.run.is_watchdog:
             if row.position in taken and row.position in evidence.dropped:
                 violation("twice", f"{_told(row)} was taken by a request, and ended by the time-out")
             if evidence.of(row):
@@ -308,26 +316,29 @@ def _check_reports(cluster: Cluster, by_name: dict[JobName, list[Row]], clients:
     """What consumers were told of runs whose records they had read."""
     violation, tables = cluster.trace.violation, cluster.worlds.jobs.tables
     for each in clients.consumers.reports:
-        rows = [row for row in by_name.get(each.name, []) if row.job is not None and row.job.run_id == each.run_id]
+        rows = [row for row in by_name.get(each.name, []) if row.run is not None and row.run.run_id == each.run_id]
         results = {
             completion.result
             for row in rows
-            if row.job is not None and row.job.attempt == each.report.attempt
+            if row.run is not None and row.run.attempt == each.report.attempt
             if (completion := tables.completions.get((each.name, row.position))) is not None
         }
         told = f"{each.name} {each.run_id}/{each.report.attempt}: {each.report} was answered {each.answer}"
         match each.answer:
-            case RunClosed() if isinstance(each.report, RunReport) and each.report.result not in results:
+            case RunClosed() | RunAlreadyClosed() if (
+                isinstance(each.report, CompletionReport) and each.report.result not in results
+            ):
                 violation("untrue", f"{told}, and its completion is {results}")
             case RunRefused(reason) if reason in _BY_REASON and _BY_REASON[reason] not in results:
                 delivered = any(
-                    isinstance(entry := tables.log.get((each.name, row.position)), RunEnd) and entry.failure is None
+                    isinstance(entry := tables.log.get((each.name, row.position)), RunDelivery)
+                    and entry.failure is None
                     for row in rows
                 )
                 if delivered:
                     violation("untrue", f"{told}, and its completion is {results}")
             case RunRefused(RunReason.SUPERSEDED):
-                attempts = [row.job.attempt for row in rows if row.job is not None]
+                attempts = [row.run.attempt for row in rows if row.run is not None]
                 if max(attempts) <= each.report.attempt:
                     violation("untrue", f"{told}, and its attempts are {attempts}")
             case RunRefused(RunReason.NOT_DELIVERED | RunReason.NOT_ASKED) | RunNotFound():
@@ -346,12 +357,12 @@ def _check_delays(cluster: Cluster, evidence: Evidence, window: _Window, rule: F
     two ends."""
     before: Found | None = None
     once = [row for row in window.rows if row.schedule.guarantee is Guarantee.EXACTLY_ONCE]
-    for row in sorted(once, key=lambda row: row.job.rev if row.job is not None else 0):
+    for row in sorted(once, key=lambda row: row.run.rev if row.run is not None else 0):
         found = evidence.of(row)[0]
-        if before is not None and before.entry.record is not None and row.job is not None:
+        if before is not None and before.entry.record is not None and row.run is not None:
             due_ms = before.entry.record.timestamp_ms + rule.delay_ms
-            if row.job.scheduled_at_ms < due_ms:
-                cluster.trace.violation("early", f"{_told(row)}: {due_ms - row.job.scheduled_at_ms} ms")
+            if row.run.scheduled_at_ms < due_ms:
+                cluster.trace.violation("early", f"{_told(row)}: {due_ms - row.run.scheduled_at_ms} ms")
         before = found
 
 
@@ -367,10 +378,10 @@ def _check_order(cluster: Cluster, evidence: Evidence, name: JobName, rows: Sequ
 
     for row in rows:
         found = evidence.of(row)
-        of_trigger = row.job is not None and row.job.kind in (RunKind.SCHEDULED, RunKind.CATCH_UP)
-        if of_trigger and found and row.schedule.guarantee is Guarantee.EXACTLY_ONCE and row.job is not None:
-            made_at_ms = definitions[(name, row.job.version)].created_at_ms
-            seen.append((made_at_ms, row.job.scheduled_at_ms, found[0].visible_at_s, row))
+        of_trigger = row.run is not None and row.run.kind in (RunKind.SCHEDULED, RunKind.CATCH_UP)
+        if of_trigger and found and row.schedule.guarantee is Guarantee.EXACTLY_ONCE and row.run is not None:
+            made_at_ms = definitions[(name, row.run.version)].created_at_ms
+            seen.append((made_at_ms, row.run.scheduled_at_ms, found[0].visible_at_s, row))
     seen.sort(key=lambda each: each[:3])
     for (one_made, _, one_s, one), (other_made, _, other_s, other) in pairwise(seen):
         if other_s < one_s and one_made == other_made and trigger_of(one) == trigger_of(other):
@@ -388,16 +399,16 @@ def _check_answers(
     for op in clients.ops:
         answer = op.answer
         changes = op.what in ("pause", "delete") or op.what.startswith("put")
-        if not changes or not isinstance(answer, JobDone) or op.answered_at_s is None or not answer.changed:
+        if not changes or not isinstance(answer, JobChanged) or op.answered_at_s is None:
             continue
         state = answer.view.state
         in_flight = {each.position for each in answer.view.in_flight}
         for row in by_name.get(op.name, []):
-            if row.job is None or row.job.rev >= state.rev or row.position in in_flight:
+            if row.run is None or row.run.rev >= state.rev or row.position in in_flight:
                 continue
-            if definitions[(op.name, row.job.version)].created_at_ms != state.created_at_ms:
+            if definitions[(op.name, row.run.version)].created_at_ms != state.created_at_ms:
                 continue  # of a job that was deleted before: the answer to that told of it
-            if op.what.startswith("put") and row.job.version >= state.version:
+            if op.what.startswith("put") and row.run.version >= state.version:
                 # As the change made it. The answer may be of a later state: of a try whose own answer was lost, and that
                 # found its definition in place after another step.
                 continue
@@ -416,15 +427,15 @@ def _check_calendar(
         return
     for name, rows in by_name.items():
         for row in rows:
-            if row.job is None or row.job.kind not in (RunKind.SCHEDULED, RunKind.CATCH_UP):
+            if row.run is None or row.run.kind not in (RunKind.SCHEDULED, RunKind.CATCH_UP):
                 continue
-            trigger = tables.definitions[(name, row.job.version)].trigger
+            trigger = tables.definitions[(name, row.run.version)].trigger
             digests = dict(digests_of(trigger))
             if trigger is None or CALENDAR not in digests or row.schedule.guarantee is not Guarantee.EXACTLY_ONCE:
                 continue
             made_by = calendar.number_of[digests[CALENDAR]]
             for put in calendar.puts:
-                at_ms = row.job.scheduled_at_ms
+                at_ms = row.run.scheduled_at_ms
                 if made_by >= put.number or name.job_id in put.answer.behind or put.answer.more_behind:
                     continue
                 if trigger.resolved({CALENDAR: put.content}).last_at(at_ms) == at_ms:
@@ -448,8 +459,8 @@ def _left_calendar(cluster: Cluster, name: JobName, row: Row, *, before_ms: int)
     """True if the job was made anew, or named the calendar no more, before a time by any clock. What it had in flight was
     told by the request that made it so."""
     definitions = cluster.worlds.jobs.tables.definitions
-    assert row.job is not None
-    own = definitions[(name, row.job.version)]
+    assert row.run is not None
+    own = definitions[(name, row.run.version)]
     return any(
         job.created_at_ms != own.created_at_ms or CALENDAR not in dict(digests_of(job.trigger))
         for (of, version), job in definitions.items()
@@ -458,5 +469,5 @@ def _left_calendar(cluster: Cluster, name: JobName, row: Row, *, before_ms: int)
 
 
 def _told(row: Row) -> str:
-    job = row.job
+    job = row.run
     return f"{name_of(row)} {job.run_id} {job.kind} rev {job.rev}" if job is not None else name_of(row)

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.jobs.job import Completion, JobContent, JobName, JobStatus, NewJob, RetryOn, RunNow
-from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.job import CompletionPolicy, JobContent, JobName, JobStatus, NewJob, RetryOn, RunNow
+from clockwork.domain.jobs.next_occurrence import Misfire, MisfirePolicy, OverlapPolicy
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey
-from clockwork.domain.triggers.calendars import exclusion
+from clockwork.domain.triggers.exclusions import exclusion
 from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger, cron
 from clockwork.errors import InvalidInput
-from clockwork.requests.jobs.results import JobCreated, JobDone, JobRefused, JobRepeated, JobView
+from clockwork.requests.jobs.results import JobAlreadyCreated, JobChanged, JobCreated, JobRefused, JobUnchanged, JobView
 from clockwork.requests.jobs.service import JobService
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
@@ -156,7 +156,7 @@ class JobClients:
             except NoAnswer:
                 await asyncio.sleep(rng.uniform(0.05, 0.5))
                 continue
-            return isinstance(answer, JobCreated | JobRepeated)
+            return isinstance(answer, JobCreated | JobAlreadyCreated)
         return False
 
     async def _wait(self, name: JobName, rng: random.Random) -> None:
@@ -259,16 +259,18 @@ class JobClients:
         jitter = Jitter(most_ms=rng.choice([100, 600]), per=rng.choice(list(JitterPer))) if rng.random() < 0.3 else None
         return Trigger(rule=rule, runs_max=rng.choice([None, None, None, 3]), jitter=jitter)
 
-    def _completion(self, rng: random.Random, trigger: Trigger | None) -> tuple[Completion | None, Overlap | None]:
+    def _completion(
+        self, rng: random.Random, trigger: Trigger | None
+    ) -> tuple[CompletionPolicy | None, OverlapPolicy | None]:
         if rng.random() < 0.5:
             return None, None
-        overlap = rng.choice([None, Overlap.SKIP, Overlap.WAIT])
+        overlap = rng.choice([None, OverlapPolicy.SKIP, OverlapPolicy.WAIT])
         exclusive = overlap is not None or (trigger is not None and isinstance(trigger.rule, FixedDelay))
         retry = None
         if exclusive and rng.random() < 0.5:
             retry = RetryPolicy(attempts_max=2, backoff=BackoffPolicy(initial_ms=rng.choice([1, 300]), max_ms=500))
         on = frozenset(RetryOn) if retry is not None else frozenset[RetryOn]()
-        return Completion(timeout_ms=rng.choice([1_000, 1_300]), retry=retry, retry_on=on), overlap
+        return CompletionPolicy(timeout_ms=rng.choice([1_000, 1_300]), retry=retry, retry_on=on), overlap
 
     def _edit(self, kind: str, name: JobName, rng: random.Random) -> Any:
         data, trigger = self._new_data(name), self._trigger(rng)
@@ -349,9 +351,9 @@ def _accepted(new: NewJob, jobs: JobService) -> NewJob:
 
 def _described(answer: object) -> str:
     match answer:
-        case JobDone(view, changed):
+        case JobChanged(view) | JobUnchanged(view):
             flight = [each.run_id for each in view.in_flight]
-            return f"done changed={changed} rev {view.state.rev} in flight {flight}"
+            return f"done changed={isinstance(answer, JobChanged)} rev {view.state.rev} in flight {flight}"
         case JobRefused(reason, view):
             return f"refused {reason} rev {view.state.rev}"
         case _:

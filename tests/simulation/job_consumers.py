@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from clockwork.domain.jobs.job import Heartbeat, JobName, RunReport
+from clockwork.domain.jobs.job import CompletionReport, Heartbeat, JobName
 from clockwork.domain.record import JOB_ID, RUN_ATTEMPT, RUN_ID, RUN_UNTIL
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId, RunId
@@ -30,7 +30,7 @@ class Report:
 
     name: JobName
     run_id: RunId
-    report: RunReport | Heartbeat
+    report: CompletionReport | Heartbeat
     answer: object
 
 
@@ -84,11 +84,13 @@ class JobConsumers:
         while not over.is_set() and rng.random() < 0.3:
             await self._report(name, run_id, Heartbeat(attempt=attempt, extend_ms=rng.choice(EXTENDS_MS)), rng)
             await asyncio.sleep(rng.uniform(0, 1.2))
-        report = RunReport(attempt=attempt, succeeded=rng.random() < 0.7, may_retry=rng.random() < 0.8)
+        report = CompletionReport(attempt=attempt, succeeded=rng.random() < 0.7, may_retry=rng.random() < 0.8)
         for _ in range(rng.choice([1, 1, 1, 2])):
             await self._report(name, run_id, report, rng)
 
-    async def _report(self, name: JobName, run_id: RunId, report: RunReport | Heartbeat, rng: random.Random) -> None:
+    async def _report(
+        self, name: JobName, run_id: RunId, report: CompletionReport | Heartbeat, rng: random.Random
+    ) -> None:
         for _ in range(TRIES_MAX):
             try:
                 answer = await self._ask(

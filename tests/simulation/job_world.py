@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from clockwork.domain.jobs.job import JobChange, JobName, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.jobs.job import JobName, JobState, JobTransaction, RunCompletion, RunDelivery, SkippedTimes
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import Row
-from clockwork.stores.memory.jobs import JobTables, LogPlace, MemoryJobStore
+from clockwork.stores.memory.jobs import JobTables, LogKey, MemoryJobStore
 from tests.simulation.store_world import HostStore, StoreWorld
 from tests.simulation.trace import Trace
 
@@ -33,28 +33,28 @@ class States(dict[JobName, JobState]):
         super().__setitem__(name, state)
 
 
-class Log(dict[LogPlace, RunEnd | SkippedRuns]):
+class Log(dict[LogKey, RunDelivery | SkippedTimes]):
     """Entries of the logs. That of a run is final once written."""
 
     def __init__(self, trace: Trace) -> None:
         super().__init__()
         self._trace = trace
 
-    def __setitem__(self, place: LogPlace, entry: RunEnd | SkippedRuns) -> None:
+    def __setitem__(self, place: LogKey, entry: RunDelivery | SkippedTimes) -> None:
         there = self.get(place)
         if there is not None and there != entry:
             self._trace.violation("outcome_changed", f"{place}: {there}, then {entry}")
         super().__setitem__(place, entry)
 
 
-class Completions(dict[LogPlace, RunCompletion]):
+class Completions(dict[LogKey, RunCompletion]):
     """Completions. The first one stands."""
 
     def __init__(self, trace: Trace) -> None:
         super().__init__()
         self._trace = trace
 
-    def __setitem__(self, place: LogPlace, completion: RunCompletion) -> None:
+    def __setitem__(self, place: LogKey, completion: RunCompletion) -> None:
         there = self.get(place)
         if there is not None and there != completion:
             self._trace.violation("outcome_changed", f"{place}: {there}, then {completion}")
@@ -93,7 +93,7 @@ class JobWorld:
         if not rows:
             return
         row = self._rng.choice(sorted(rows, key=lambda each: each.position))
-        store.trace.note("by hand: a row is deleted", row.schedule.schedule_key, row.job and row.job.run_id)
+        store.trace.note("by hand: a row is deleted", row.schedule.schedule_key, row.run and row.run.run_id)
         self.lost.add(row.position)
         through._remove(row.shard, row.position)
 
@@ -106,20 +106,20 @@ class HostJobStore(MemoryJobStore):
         self._host_store = schedules
         self._world = world
 
-    def _check_conditions(self, change: JobChange) -> None:
+    def _check_conditions(self, change: JobTransaction) -> None:
         super()._check_conditions(change)
         # From here on it is decided.
         self._world.taken.update(each.name.position for each in change.taken)
         for entry in change.entries:
-            if isinstance(entry, SkippedRuns):
+            if isinstance(entry, SkippedTimes):
                 self._world.skipped_at_rev[entry.position] = change.state.rev
 
-    async def put_run_ends(self, ends: Sequence[RunEnd], *, first_stands: bool) -> None:
+    async def put_run_deliveries(self, ends: Sequence[RunDelivery], *, keep_existing: bool) -> None:
         """In parts, as `HostStore.put_outcomes`."""
 
-        def put(end: RunEnd) -> None:
+        def put(end: RunDelivery) -> None:
             place = (end.name, end.position)
-            if not (first_stands and place in self.tables.log):
+            if not (keep_existing and place in self.tables.log):
                 self.tables.log[place] = end
 
-        await self._host_store._step("put_run_ends", ends, lambda end: ("run", *end.name, end.position), put)
+        await self._host_store._step("put_run_deliveries", ends, lambda end: ("run", *end.name, end.position), put)

@@ -11,6 +11,7 @@ from typing import Final
 
 from clockwork.errors import InvalidInput
 from clockwork.requests.results import (
+    AlreadyCreated,
     Cancelled,
     Changed,
     Created,
@@ -18,7 +19,6 @@ from clockwork.requests.results import (
     NotFound,
     Reason,
     Refused,
-    Repeated,
     ScheduleView,
     Status,
     Unchanged,
@@ -125,9 +125,9 @@ def _create(op: Op, data: bytes, state: State) -> Iterator[State]:
     match op.answer:
         case Created() if free:
             yield accepted
-        case Repeated(view) if state.created == data and _shows(view, state):
+        case AlreadyCreated(view) if state.created == data and _shows(view, state):
             yield state
-        case Repeated(view) if free and view.version > accepted.version:
+        case AlreadyCreated(view) if free and view.version > accepted.version:
             yield accepted  # by a try of its own that was lost, then changed by another: it shows that
         case KeyTaken(view) if not free and state.created != data and _shows(view, state):
             yield state

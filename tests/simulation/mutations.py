@@ -190,7 +190,10 @@ _TRANSACTIONS: Final = (
         (GroupCommit, "_end", breaks_of_transactions.end_and_forget_what_was_dropped),
     ),
     _chance(
-        "one marker key for all slots", Theme.BROKERS, 100, (kafka_host, "marker_key", breaks_of_transactions.one_key)
+        "one marker key for all slots",
+        Theme.BROKERS,
+        100,
+        (kafka_host, "marker_key", breaks_of_transactions.one_marker_key_for_all_slots),
     ),
     _chance(
         "first marker of the window",
@@ -271,7 +274,7 @@ _PASSES: Final = (
 _REQUESTS: Final = (
     _chance("cancel deletes unconditionally", Theme.CANCELS, 160, (HostStore, "_check_held", breaks.held_by_anybody)),
     _chance("update brings a row back", Theme.LATE, 40, (HostStore, "_change_row", breaks.upsert)),
-    _chance("nothing seen taken for 404", Theme.CANCELS, 160, (state, "decide_unseen", breaks.unseen_is_not_there)),
+    _chance("nothing seen taken for 404", Theme.CANCELS, 160, (state, "decide_unseen", breaks.unseen_counts_as_absent)),
     _chance("state from the row", Theme.COMMITS, 80, (state, "state_at", breaks.state_from_the_row)),
     _chance("create over anything", None, 20, (HostStore, "create", breaks.create_over_anything)),
 )
@@ -358,7 +361,7 @@ _JOBS: Final = (
         "a job's row not told from a state before it",
         Theme.JOBS,
         60,
-        (job_chains, "standing", breaks_of_jobs.standing_by_name_alone),
+        (job_chains, "relation_of", breaks_of_jobs.relation_by_name_alone),
         *WITHOUT_AUDIT,
     ),
     _chance(
@@ -393,7 +396,7 @@ _CALENDARS: Final = (
         "a change of a calendar leaves armed rows as they are",
         Theme.JOBS,
         60,
-        (steps, "outdated", lambda state, job, now_ms: False),
+        (steps, "row_is_outdated", lambda state, job, now_ms: False),
     ),
     _chance(
         "a job stored whatever its calendar is by now",
@@ -454,7 +457,7 @@ RARE: Final = (
     ),
     _scripted(
         "barrier not compared",
-        (MarkerReading, "is_leader", breaks_of_transactions.any_log_with_this_offset),
+        (MarkerReading, "is_leader", breaks_of_transactions.barrier_by_offset_alone),
     ),
     _scripted(
         "any coordinator believed",
@@ -470,7 +473,7 @@ RARE: Final = (
     _scripted("fence after the marker", _taking("init", "marker", "fence", "clean up", "own")),
     _scripted("shard taken without a higher epoch", _owning(raises=False)),
     _scripted("taker not checked at take-over", _owning(checks=False)),
-    _scripted("bound of the answer", (ShardPass, "_read", breaks_of_passes.bound_of_the_answer)),
+    _scripted("bound of the answer", (ShardPass, "_read", breaks_of_passes.bound_read_at_the_answer)),
     _scripted(
         "a retry an hour ahead applies",
         (planning, "retry_applies", breaks_of_passes.applied_however_far),

@@ -28,7 +28,7 @@ from clockwork.operations.job_audit import JobAudit
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
-from clockwork.requests.jobs.calendars import follow_job
+from clockwork.requests.jobs.calendars import follow_calendars_of
 from clockwork.requests.jobs.service import JobService
 from clockwork.requests.jobs.take import take_armed
 from clockwork.requests.results import ANY_VERSION, VersionCondition
@@ -208,7 +208,7 @@ class Node:
             host.guard,
             telemetry,
             take=partial(take_armed, self.requests.context),
-            follow=partial(follow_job, self.requests.context),
+            follow_calendars=partial(follow_calendars_of, self.requests.context),
             shards=profile.shards,
             interval_ms=AUDIT_MS,
         )

@@ -11,12 +11,12 @@ from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import COMMAND, CORRELATION_ID, DEAD_DETAIL, DEAD_SOURCE, REPEATED, OutRecord
 from clockwork.domain.schedule import ClientId, Outcome, Row, ScheduleKey
 from clockwork.requests.results import (
+    AlreadyCreated,
     Cancelled,
     Created,
     NotFound,
     Reason,
     Refused,
-    Repeated,
     ScheduleView,
     Status,
     VersionDiffers,
@@ -24,7 +24,7 @@ from clockwork.requests.results import (
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
 from tests.simulation.command_world import COMMANDS, REPLIES
-from tests.simulation.faults import Act
+from tests.simulation.faults import FaultKind
 from tests.simulation.kafka_world import DEAD_LETTERS, Busy, Entry
 from tests.simulation.linearizability import Told
 from tests.simulation.node import Call, CancelCall, ChangeCall, CreateCall, FindCall
@@ -150,7 +150,7 @@ class Producers:
 
     def _was_missing(self, entry: Entry) -> bool:
         """Its topic was, for a while: then it is invalid, as over HTTP."""
-        missing = any(fault.act is Act.TOPIC_MISSING for fault in self._cluster.profile.faults)
+        missing = any(fault.kind is FaultKind.TOPIC_MISSING for fault in self._cluster.profile.faults)
         return missing and "does not exist" in (entry.header(DEAD_DETAIL) or "")
 
     def _rows(self) -> list[Row]:
@@ -181,7 +181,7 @@ class Producers:
             return
         answer = self._answer(one, document, rows)
         at_s = (entry.appended_at_ms - EPOCH_MS) / 1_000
-        again = isinstance(answer, Repeated) or entry.header(REPEATED) is not None
+        again = isinstance(answer, AlreadyCreated) or entry.header(REPEATED) is not None
         told = one.op.answered_at_s is not None or again
         if told and answer is not None:
             # A second answer only tells a state; so does that to a command that was read again, and when it had its effect
@@ -216,7 +216,7 @@ class Producers:
             case 201, CreateCall():
                 return Created(view)
             case 200, CreateCall():
-                return Repeated(view)
+                return AlreadyCreated(view)
             case 200, CancelCall():
                 return Cancelled(view) if view.status is Status.CANCELLED else Told(view)
             case 200, ChangeCall():

@@ -22,7 +22,7 @@ from tests.simulation import checkers
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
 from tests.simulation.command_world import COMMANDS, REPLIES
-from tests.simulation.faults import CALM_STORE, Act, KafkaFaults, Profile, Trigger
+from tests.simulation.faults import CALM_STORE, FaultKind, KafkaFaults, Profile, StepFault
 from tests.simulation.kafka_world import BROKERS, DELIVERIES, Silence, Where
 from tests.simulation.node import Call, CancelCall, ChangeCall, CreateCall, FindCall, engine_limits
 from tests.simulation.trace import EngineLog
@@ -36,7 +36,7 @@ UNTIDIED_S: Final = 4.0
 def profile(
     *,
     nodes: int = 2,
-    triggers: Sequence[Trigger] = (),
+    step_faults: Sequence[StepFault] = (),
     lead_ms: int = 60,
     commanded: bool = False,
     scan_interval_ms: int = 300,
@@ -61,7 +61,7 @@ def profile(
         retry_initial_ms=6_000,
         store=CALM_STORE,
         kafka=KafkaFaults(latency_s=0.002, wakeup_lost=0.0, wakeup_doubled=0.0, preflight=1.0),
-        triggers=tuple(triggers),
+        step_faults=tuple(step_faults),
         wakeups_certain=True,
         retention_ms=retention_ms,
         pointer_margin_ms=pointer_margin_ms,
@@ -70,9 +70,9 @@ def profile(
     )
 
 
-def pause(operation: str, nth: int, for_s: float, *, after: bool = False) -> Trigger:
+def pause(operation: str, nth: int, for_s: float, *, after: bool = False) -> StepFault:
     """Whoever comes to this step as the nth stands still there."""
-    return Trigger(operation=operation, nth=nth, act=Act.FREEZE, for_s=for_s, after=after)
+    return StepFault(operation=operation, nth=nth, kind=FaultKind.FREEZE, for_s=for_s, after=after)
 
 
 class Script:
@@ -159,7 +159,7 @@ class Script:
 
     def pause_next(self, operation: str, for_s: float, *, after: bool = False) -> None:
         """From now on, the first node that comes to this step."""
-        self.cluster.triggers.append(pause(operation, 1, for_s, after=after))
+        self.cluster.step_faults.append(pause(operation, 1, for_s, after=after))
 
     def cut_owner_off(self) -> None:
         """The group's coordinator loses sight of the owner, who works on."""

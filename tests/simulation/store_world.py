@@ -32,8 +32,8 @@ from clockwork.domain.schedule import (
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
-from clockwork.ports.store import End, KeyName, OutcomePlace, Page, RowPlace
-from clockwork.stores.memory.store import MemoryScheduleStore, Place, Write, place_of_outcome
+from clockwork.ports.store import End, KeyName, OutcomeKey, Page, RowKey
+from clockwork.stores.memory.store import ItemKey, MemoryScheduleStore, Write, outcome_key
 from tests.simulation.clocks import TrueTime
 from tests.simulation.faults import StoreFaults
 from tests.simulation.host import Host
@@ -56,11 +56,11 @@ READS: Final = frozenset(
         "read_rows",
         "ping",
         "read_job",
-        "read_job_settled",
+        "read_job_committed",
         "read_jobs",
         "read_definition",
         "read_versions",
-        "read_run_end",
+        "read_run_delivery",
         "read_completion",
         "read_log",
         "read_run_request",
@@ -108,15 +108,15 @@ class _Request:
     """Whose rows it is about, if they are of one shard."""
 
 
-class Rows(dict[RowPlace, Row | BrokenRow]):
+class Rows(dict[RowKey, Row | BrokenRow]):
     """The rows that are there; and every one that ever was."""
 
     def __init__(self, trace: Trace) -> None:
         super().__init__()
-        self.ever: dict[RowPlace, Row] = {}
+        self.ever: dict[RowKey, Row] = {}
         self._trace = trace
 
-    def __setitem__(self, place: RowPlace, row: Row | BrokenRow) -> None:
+    def __setitem__(self, place: RowKey, row: Row | BrokenRow) -> None:
         assert isinstance(row, Row)
         if place not in self:
             if place in self.ever:
@@ -154,15 +154,15 @@ class Versioned(dict[_K, _V]):
         return next((value for since_s, value in reversed(versions) if since_s <= at_s), None)
 
 
-class Outcomes(Versioned[OutcomePlace, Outcome]):
+class Outcomes(Versioned[OutcomeKey, Outcome]):
     """Once written, an outcome is final."""
 
     def __init__(self, reactor: Reactor, trace: Trace) -> None:
         super().__init__(reactor)
-        self.ever: dict[OutcomePlace, Outcome] = {}
+        self.ever: dict[OutcomeKey, Outcome] = {}
         self._trace = trace
 
-    def __setitem__(self, place: OutcomePlace, outcome: Outcome) -> None:
+    def __setitem__(self, place: OutcomeKey, outcome: Outcome) -> None:
         there = self.get(place)
         if there is not None and there != outcome:
             self._trace.violation(
@@ -358,7 +358,7 @@ class StoreWorld:
 
     # --- transactions
 
-    def apply(self, writes: Mapping[Place, Write], busy: set[Place]) -> None:
+    def apply(self, writes: Mapping[ItemKey, Write], busy: set[ItemKey]) -> None:
         """A transaction was decided: its items change one by one, in any order, and are locked until then."""
         places = list(writes)
         self.rng.shuffle(places)
@@ -370,7 +370,7 @@ class StoreWorld:
             self.reactor.at(at_s, self._apply_one, place, writes[place], busy)
         self._applied_at_s = at_s
 
-    def _apply_one(self, place: Place, write: Write, busy: set[Place]) -> None:
+    def _apply_one(self, place: ItemKey, write: Write, busy: set[ItemKey]) -> None:
         self.trace.note("store applies", *place)
         write()
         busy.discard(place)
@@ -441,7 +441,7 @@ class HostStore(MemoryScheduleStore):
             return StoreUnavailable(str(error), outcome_unknown=unknown or error.outcome_unknown)
         return error
 
-    def _apply(self, writes: Mapping[Place, Write]) -> None:
+    def _apply(self, writes: Mapping[ItemKey, Write]) -> None:
         self.world.apply(writes, self.busy)
 
     # --- reads
@@ -525,15 +525,15 @@ class HostStore(MemoryScheduleStore):
 
     async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         def put(outcome: Outcome) -> None:
-            self.outcomes[place_of_outcome(outcome)] = outcome
+            self.outcomes[outcome_key(outcome)] = outcome
 
-        await self._step("put_outcomes", outcomes, place_of_outcome, put)
+        await self._step("put_outcomes", outcomes, outcome_key, put)
 
     async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
         def put(outcome: Outcome) -> None:
-            self.outcomes.setdefault(place_of_outcome(outcome), outcome)
+            self.outcomes.setdefault(outcome_key(outcome), outcome)
 
-        await self._step("put_outcomes_if_absent", outcomes, place_of_outcome, put)
+        await self._step("put_outcomes_if_absent", outcomes, outcome_key, put)
 
     async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
         def delete(position: Position) -> None:
@@ -545,7 +545,7 @@ class HostStore(MemoryScheduleStore):
         self,
         operation: str,
         items: Sequence[_T],
-        place: Callable[[_T], Place],
+        place: Callable[[_T], ItemKey],
         write: Callable[[_T], None],
         *,
         shard: ShardId | None = None,
@@ -596,7 +596,7 @@ class _Query(Walk):
 
     def __init__(
         self,
-        rows: Mapping[RowPlace, Row | BrokenRow],
+        rows: Mapping[RowKey, Row | BrokenRow],
         order: Sequence[Position],
         shard: ShardId,
         *,

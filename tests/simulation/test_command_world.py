@@ -1,6 +1,6 @@
 """An error that the twin of the commands' group once had, so that the engine was blamed (seed 400176 of its day)."""
 
-from tests.simulation.faults import Act, Trigger
+from tests.simulation.faults import FaultKind, StepFault
 from tests.simulation.scripted import Script, profile
 
 
@@ -9,8 +9,8 @@ def test_a_commit_of_an_earlier_generation_is_refused_though_its_sender_has_the_
     # commits again before it hears of its new assignment, and reads on behind the command before that commit arrives. The
     # twin took it then: the offset was set back, and as no command came after it, this one was left for ever, though it
     # was carried out and answered.
-    cut_off = Trigger(operation="commit_offsets", nth=1, act=Act.CUT_KAFKA, for_s=1.7, after=False)
-    script = Script(profile(commanded=True, triggers=[cut_off]))
+    cut_off = StepFault(operation="commit_offsets", nth=1, kind=FaultKind.CUT_KAFKA, for_s=1.7, after=False)
+    script = Script(profile(commanded=True, step_faults=[cut_off]))
     kafka, commands = script.cluster.worlds.kafka, script.cluster.worlds.commands
     worked_off: list[bool] = []
 

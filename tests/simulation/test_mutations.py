@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.simulation import size
+from tests.simulation import selection
 from tests.simulation.mutations import MUTATIONS, Mutation, applied
 from tests.simulation.run import simulate
 
-CHOSEN = size.some(MUTATIONS, size.MUTATIONS)
+CHOSEN = selection.some(MUTATIONS, selection.MUTATIONS)
 
 
 @pytest.mark.parametrize("mutation", CHOSEN, ids=lambda mutation: mutation.name.replace(" ", "-"))

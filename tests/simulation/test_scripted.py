@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 
 from clockwork.domain.sharding import ShardId
-from tests.simulation.faults import Trigger
+from tests.simulation.faults import StepFault
 from tests.simulation.mutations import RARE, applied
 from tests.simulation.scripted import TOPIC, Script, pause, profile
 
@@ -31,7 +31,7 @@ def a_retry_mark_is_applied_after_its_row_was_fired() -> Script:
 
 def a_zombie_writes_a_retry_under_the_new_owner_s_delivery() -> Script:
     # x-retry-noepoch: refused, paused before its `retry`; the new owner delivers; now the old `retry` says "waits".
-    script = Script(profile(triggers=[pause("set_retry", 1, 2.0)]))
+    script = Script(profile(step_faults=[pause("set_retry", 1, 2.0)]))
     script.at(0.9, lambda: script.create("twice-owned", due_s=1.0, refused=1))
     script.delay_cleanup(1.0)
     for tenth in range(30, 45):
@@ -41,7 +41,7 @@ def a_zombie_writes_a_retry_under_the_new_owner_s_delivery() -> Script:
 
 def a_zombie_sends_at_least_once_what_its_successor_was_refused() -> Script:
     # x-alo-retry-cancel: paused before its send; the new owner is refused and says "waits".
-    script = Script(profile(triggers=[pause("send", 1, 4.0)]))
+    script = Script(profile(step_faults=[pause("send", 1, 4.0)]))
     script.at(0.9, lambda: script.create("again", due_s=1.0, refused=1, at_least_once=True))
     for tenth in range(25, 40):
         script.at(tenth / 10, lambda: script.cancel("again"))
@@ -50,7 +50,7 @@ def a_zombie_sends_at_least_once_what_its_successor_was_refused() -> Script:
 
 def a_copy_of_a_hold_comes_after_the_owner_took_it_off() -> Script:
     # Held (a copy stays on the way), looked at; paused; the owner takes the hold off and fires; the copy puts it back.
-    script = Script(profile(triggers=[pause("cancel", 1, 0.5)]))
+    script = Script(profile(step_faults=[pause("cancel", 1, 0.5)]))
     script.at(0.6, lambda: script.create("held", due_s=1.1))
     script.cluster.worlds.store.forced["hold"] = [0.5]
     script.at(0.75, lambda: script.cancel("held"))
@@ -61,20 +61,24 @@ def a_copy_of_a_hold_comes_after_the_owner_took_it_off() -> Script:
 def a_refused_owner_goes_on_while_its_successor_takes_over() -> Script:
     # x-fence-late. Two lanes in one transaction, one refused; paused. Its successor has initialised its ids, and pauses
     # before the flag. The old owner wakes up: R1, R2, sends again, pauses before its marker; its successor fires.
-    triggers = [pause("refused", 1, 2.0, after=True), pause("fence", 1, 0.82), pause("produce_marker", 1, 0.25)]
-    return _bad_and_good(_one_slot(*triggers))
+    step_faults = [pause("refused", 1, 2.0, after=True), pause("fence", 1, 0.82), pause("produce_marker", 1, 0.25)]
+    return _bad_and_good(_one_slot(*step_faults))
 
 
 def a_refused_owner_goes_on_after_its_successor_s_init() -> Script:
     # x-no-fence: the same, and no flag is ever set.
-    triggers = [pause("refused", 1, 2.0, after=True), pause("read_markers", 1, 0.82), pause("produce_marker", 1, 0.25)]
-    return _bad_and_good(_one_slot(*triggers))
+    step_faults = [
+        pause("refused", 1, 2.0, after=True),
+        pause("read_markers", 1, 0.82),
+        pause("produce_marker", 1, 0.25),
+    ]
+    return _bad_and_good(_one_slot(*step_faults))
 
 
 def a_refused_owner_wakes_up_after_its_successor_delivered() -> Script:
     # x-no-recheck. Its successor has delivered both rows; the old one initialises its id, and is the newest producer of it.
-    triggers = [pause("refused", 1, 2.5, after=True)]
-    return _bad_and_good(_one_slot(*triggers))
+    step_faults = [pause("refused", 1, 2.5, after=True)]
+    return _bad_and_good(_one_slot(*step_faults))
 
 
 def an_owner_that_does_not_know_its_commit_wakes_up_after_its_successor_delivered() -> Script:
@@ -96,27 +100,27 @@ def an_owner_uses_its_slot_for_the_first_time_when_it_is_fenced() -> Script:
 
 def an_owner_delivers_between_its_successor_s_marker_and_init() -> Script:
     # x-mark-first. It has lost the group. Its successor pauses before the flag, and again before the init.
-    triggers = [pause("fence", 1, 0.8), pause("produce_marker", 2, 0.2), pause("init", 2, 0.3)]
-    return _early_and_between(_one_slot(*triggers))
+    step_faults = [pause("fence", 1, 0.8), pause("produce_marker", 2, 0.2), pause("init", 2, 0.3)]
+    return _early_and_between(_one_slot(*step_faults))
 
 
 def an_owner_delivers_between_its_successor_s_marker_and_fence() -> Script:
     # x-mark-before-fence: the same; its successor reads markers first.
-    triggers = [pause("read_markers", 1, 0.8), pause("produce_marker", 2, 0.2), pause("init", 2, 0.3)]
-    return _early_and_between(_one_slot(*triggers))
+    step_faults = [pause("read_markers", 1, 0.8), pause("produce_marker", 2, 0.2), pause("init", 2, 0.3)]
+    return _early_and_between(_one_slot(*step_faults))
 
 
 def an_owner_has_an_open_transaction_in_one_of_two_slots() -> Script:
     # Both have been used. It has lost the group, and pauses before its marker; its successor takes over meanwhile.
-    triggers = [pause("fence", 1, 0.8), pause("produce_marker", 3, 0.25)]
-    script = Script(profile(triggers=triggers, scan_interval_ms=4_000, lead_ms=6_000, quick_rows=1))
+    step_faults = [pause("fence", 1, 0.8), pause("produce_marker", 3, 0.25)]
+    script = Script(profile(step_faults=step_faults, scan_interval_ms=4_000, lead_ms=6_000, quick_rows=1))
     script.at(0.6, lambda: script.create("beside", due_s=1.0))
     return _early_and_between(script)
 
 
 def a_commit_is_carried_out_after_its_owner_looked_for_the_marker() -> Script:
     # x-heal-mark-first. (Reading waits for the own open transaction, too, so this rule is kept twice.)
-    script = Script(profile(nodes=1, triggers=[pause("init", 2, 0.35)]))
+    script = Script(profile(nodes=1, step_faults=[pause("init", 2, 0.35)]))
     script.at(0.6, lambda: script.create("row", due_s=1.0))
     script.cluster.worlds.kafka.forced["commit"] = [0.95, 99.0, 99.0]
     return script
@@ -124,7 +128,7 @@ def a_commit_is_carried_out_after_its_owner_looked_for_the_marker() -> Script:
 
 def a_copy_of_a_commit_comes_in_the_middle_of_the_next_transaction() -> Script:
     # The first commit is asked for twice; its first copy commits what of the second transaction is there, without marker.
-    script = Script(profile(nodes=1, triggers=[pause("produce_marker", 2, 0.25)]))
+    script = Script(profile(nodes=1, step_faults=[pause("produce_marker", 2, 0.25)]))
     script.at(0.6, lambda: script.create("first", due_s=1.0))
     script.at(0.6, lambda: script.create("second", due_s=1.4))
     script.at(0.99, lambda: script.cluster.worlds.kafka.forced.update(commit=[0.5]))
@@ -134,7 +138,7 @@ def a_copy_of_a_commit_comes_in_the_middle_of_the_next_transaction() -> Script:
 def a_deposed_coordinator_is_asked_for_a_commit() -> Script:
     # It coordinated "first". "second" is begun at the next coordinator, whose answer to EndTxn is lost; the deposed one
     # takes it for a repeat of the first.
-    script = Script(profile(nodes=1, triggers=[pause("commit", 2, 0.1)]))
+    script = Script(profile(nodes=1, step_faults=[pause("commit", 2, 0.1)]))
     script.at(0.6, lambda: script.create("first", due_s=1.0))
     script.at(0.6, lambda: script.create("second", due_s=1.6))
     script.at(1.3, script.depose_coordinator)
@@ -184,7 +188,7 @@ def a_paused_schedule_s_pointer_expires() -> Script:
 def a_key_is_used_again_after_its_pointer_was_deleted() -> Script:
     # E9. A create has found the key over, and pauses. The pointer is deleted, and another create makes the key's next
     # schedule, of version 1 again.
-    script = Script(profile(nodes=3, triggers=[pause("create", 3, 1.0)], retention_ms=1_000))
+    script = Script(profile(nodes=3, step_faults=[pause("create", 3, 1.0)], retention_ms=1_000))
     script.at(0.6, lambda: script.create("key", due_s=1.0))
     script.at(3.4, script.history.ops.clear)  # the story of a key begins anew when its retention is over
     script.at(3.5, lambda: script.create("key", due_s=9.0, body="-one"))
@@ -193,10 +197,10 @@ def a_key_is_used_again_after_its_pointer_was_deleted() -> Script:
     return script
 
 
-def _one_slot(*triggers: Trigger) -> Script:
+def _one_slot(*step_faults: StepFault) -> Script:
     """Nothing stops a fenced owner but the rule in question: its frontier lies far ahead, it looks at its own item at 4.0
     only, and claims no other slot."""
-    return Script(profile(triggers=triggers, scan_interval_ms=4_000, lead_ms=6_000, one_slot=True))
+    return Script(profile(step_faults=step_faults, scan_interval_ms=4_000, lead_ms=6_000, one_slot=True))
 
 
 def an_owner_dies_when_the_offset_of_an_aborted_marker_is_stored() -> Script:
@@ -239,7 +243,7 @@ def _early_and_row() -> Script:
 
 def a_cancel_comes_before_the_new_owner_s_frontier() -> Script:
     # x-alo-floor. A zombie is about to send; its successor owns the shard, and has read nothing yet.
-    script = Script(profile(nodes=3, triggers=[pause("send", 1, 3.0)], scan_interval_ms=4_000))
+    script = Script(profile(nodes=3, step_faults=[pause("send", 1, 3.0)], scan_interval_ms=4_000))
     script.at(0.6, lambda: script.create("sent", due_s=1.0, at_least_once=True))
     script.at(1.65, lambda: script.pause_next("raise_frontier", 2.0))
     script.at(2.0, lambda: script.cancel("sent"))
@@ -259,7 +263,7 @@ def a_late_send_of_an_owner_that_has_released() -> Script:
 
 def a_taker_is_fenced_and_swept_before_it_owns_anything() -> Script:
     # x-sweep. It has read a released shard and pauses; meanwhile it is fenced and swept, as no shard names it.
-    script = Script(profile(nodes=1, triggers=[pause("take_shards", 1, 1.0)]))
+    script = Script(profile(nodes=1, step_faults=[pause("take_shards", 1, 1.0)]))
     script.at(0.9, script.sweep_everything)
     script.at(2.5, lambda: script.create("any", due_s=3.0))
     return script
@@ -308,7 +312,7 @@ def a_schedule_is_created_within_the_prefix_while_a_pass_reads_behind_it() -> Sc
 
 def an_owner_s_clock_jumps_before_it_writes_a_retry() -> Script:
     # Refused; then the clock jumps an hour ahead. Later owners, whose clocks are right, must not wait for that hour.
-    script = Script(profile(nodes=1, triggers=[pause("refused", 1, 0.5, after=True)]))
+    script = Script(profile(nodes=1, step_faults=[pause("refused", 1, 0.5, after=True)]))
     script.at(0.9, lambda: script.create("hour", due_s=1.0, refused=1))
     script.at(1.2, lambda: script.cluster.nodes[0].host.clock.jump(3_600_000.0))
     return script
@@ -366,7 +370,7 @@ def what_was_created_after_one_looked_is_cancelled_by_another() -> Script:
         profile(
             nodes=3,
             commanded=True,
-            triggers=[pause("read_pointer", 1, 0.9), pause("read_command_note", 1, 0.3), pause("cancel", 1, 1.0)],
+            step_faults=[pause("read_pointer", 1, 0.9), pause("read_command_note", 1, 0.3), pause("cancel", 1, 1.0)],
         )
     )
     script.at(1.01, lambda: script.command_cancel("key"))

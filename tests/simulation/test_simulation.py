@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.simulation import size
+from tests.simulation import selection
 from tests.simulation.mutations import WITHOUT_AUDIT, Mutation, applied
 from tests.simulation.run import simulate
 from tests.simulation.themes import Theme
 
-SEEDS = size.seeds(range(160), size.HISTORIES)
-SEEDS_OF_A_THEME = size.seeds(range(1_000, 1_015), size.HISTORIES_OF_A_THEME)
-SEEDS_WITHOUT_AUDIT = size.seeds(range(60), size.HISTORIES_OF_A_THEME)
+SEEDS = selection.seeds(range(160), selection.HISTORIES)
+SEEDS_OF_A_THEME = selection.seeds(range(1_000, 1_015), selection.HISTORIES_OF_A_THEME)
+SEEDS_WITHOUT_AUDIT = selection.seeds(range(60), selection.HISTORIES_OF_A_THEME)
 CHUNK = 20
 
 

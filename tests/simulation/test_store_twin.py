@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import pytest
 
 from clockwork.errors import TransactionConflict
-from clockwork.stores.memory.store import MemoryScheduleStore, Place, Write
+from clockwork.stores.memory.store import ItemKey, MemoryScheduleStore, Write
 from tests.support import builders
 
 
 class HalfApplied(MemoryScheduleStore):
     """A transaction is decided, and only its first item applied, until `apply_rest`."""
 
-    def _apply(self, writes: Mapping[Place, Write]) -> None:
+    def _apply(self, writes: Mapping[ItemKey, Write]) -> None:
         first, *self._rest = writes.values()
         self.busy |= writes.keys()
         first()

@@ -15,11 +15,11 @@ from tests.simulation.faults import (
     CUT_OFF,
     LONG_STALL,
     STALL,
-    Act,
     Fault,
+    FaultKind,
+    FaultSpots,
     KafkaFaults,
     Profile,
-    Sore,
     StoreFaults,
     draw_profile,
 )
@@ -54,7 +54,7 @@ class Theme(StrEnum):
 class _Recipe:
     operations: tuple[str, ...]
     """Of which two are drawn."""
-    acts: tuple[tuple[Act, float, float], ...]
+    kinds: tuple[tuple[FaultKind, float, float], ...]
     """Of which one is drawn."""
     share: float
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -75,13 +75,13 @@ _BUSY: Final = {"schedules": 28, "shards": 1, "session_s": 1.0}
 _RECIPES: Final = {
     Theme.CANCELS: _Recipe(
         operations=("cancel", "cancel", "read_shard_and_node", "hold", "drop_hold", "read_page"),
-        acts=(STALL,),
+        kinds=(STALL,),
         share=0.3,
         values={"cancels": 0.95, "lead_ms": 60, "crowded": 0.3},
     ),
     Theme.REFUSALS: _Recipe(
         operations=("refused", "set_retry", "commit", "delete_rows"),
-        acts=(LONG_STALL,),
+        kinds=(LONG_STALL,),
         share=0.3,
         values=_BUSY
         | {
@@ -96,7 +96,7 @@ _RECIPES: Final = {
     ),
     Theme.COMMITS: _Recipe(
         operations=("commit", "put_outcomes", "delete_rows", "put_outcomes"),
-        acts=(STALL, CRASH, LONG_STALL),
+        kinds=(STALL, CRASH, LONG_STALL),
         share=0.15,
         values=_BUSY
         | {
@@ -107,28 +107,28 @@ _RECIPES: Final = {
     ),
     Theme.TAKE_OVERS: _Recipe(
         operations=("fence", "init", "read_markers", "put_outcomes", "take_shards", "begin", "commit"),
-        acts=(STALL, CUT_OFF),
+        kinds=(STALL, CUT_OFF),
         share=0.25,
         values=_BUSY | {"batch_records_max": 2},
         rebalance_s=0.5,
     ),
     Theme.READING: _Recipe(
         operations=("read_page", "create"),
-        acts=(STALL,),
+        kinds=(STALL,),
         share=0.3,
         values=_BUSY
         | {"lanes": 1, "past": 0.4, "refused": 0.0, "cancels": 0.1, "clock_offset_ms": 0.0, "crowded": 0.5},
     ),
     Theme.PLAIN: _Recipe(
         operations=("send", "raise_frontier", "read_page", "put_outcomes_if_absent", "set_retry"),
-        acts=(STALL, CUT_OFF, LONG_STALL),
+        kinds=(STALL, CUT_OFF, LONG_STALL),
         share=0.2,
         values=_BUSY | {"at_least_once": 0.9, "cancels": 0.95, "refused": 0.3, "lead_ms": 60},
         rebalance_s=1.0,
     ),
     Theme.SKEW: _Recipe(
         operations=("take_shards", "put_outcomes", "delete_rows", "commit", "cancel"),
-        acts=(STALL,),
+        kinds=(STALL,),
         share=0.25,
         values=_BUSY | {"clock_offset_ms": 1_500.0, "cancels": 0.95, "crowded": 0.2, "refused": 0.0, "lead_ms": 20},
         rebalance_s=0.6,
@@ -136,7 +136,7 @@ _RECIPES: Final = {
     ),
     Theme.LATE: _Recipe(
         operations=("cancel", "commit", "hold", "drop_hold"),
-        acts=(STALL,),
+        kinds=(STALL,),
         share=0.15,
         values=_BUSY
         | {
@@ -150,7 +150,7 @@ _RECIPES: Final = {
     ),
     Theme.CHANGES: _Recipe(
         operations=("reschedule", "reschedule", "read_shard_and_node", "hold", "drop_hold", "read_page"),
-        acts=(STALL,),
+        kinds=(STALL,),
         share=0.25,
         values={
             "schedules": 20,
@@ -163,7 +163,7 @@ _RECIPES: Final = {
     ),
     Theme.DEADLINES: _Recipe(
         operations=("commit", "begin", "put_outcomes", "delete_rows", "refused", "send"),
-        acts=(STALL, LONG_STALL),
+        kinds=(STALL, LONG_STALL),
         share=0.2,
         values=_BUSY
         | {
@@ -179,7 +179,7 @@ _RECIPES: Final = {
     ),
     Theme.BROKERS: _Recipe(
         operations=("begin", "produce_marker", "commit", "commit", "read_markers", "fence"),
-        acts=(STALL, CRASH, LONG_STALL),
+        kinds=(STALL, CRASH, LONG_STALL),
         share=0.1,
         values=_BUSY
         | {
@@ -193,7 +193,7 @@ _RECIPES: Final = {
     ),
     Theme.HAND_OVERS: _Recipe(
         operations=("release_shard", "take_shards", "fence", "delete_rows", "commit", "send"),
-        acts=(STALL, LONG_STALL),
+        kinds=(STALL, LONG_STALL),
         share=0.25,
         values=_BUSY
         | {
@@ -211,7 +211,7 @@ _RECIPES: Final = {
     ),
     Theme.PREFIX: _Recipe(
         operations=("read_page", "create", "set_retry"),
-        acts=(STALL,),
+        kinds=(STALL,),
         share=0.1,
         values=_BUSY
         | {
@@ -229,8 +229,16 @@ _RECIPES: Final = {
         pause_s=1.5,
     ),
     Theme.JOBS: _Recipe(
-        operations=("change_job", "change_job", "put_run_ends", "delete_rows", "commit", "take_shards", "read_job"),
-        acts=(STALL, LONG_STALL, CRASH),
+        operations=(
+            "change_job",
+            "change_job",
+            "put_run_deliveries",
+            "delete_rows",
+            "commit",
+            "take_shards",
+            "read_job",
+        ),
+        kinds=(STALL, LONG_STALL, CRASH),
         share=0.15,
         values=_BUSY
         | {
@@ -246,7 +254,7 @@ _RECIPES: Final = {
     ),
     Theme.COMMANDS: _Recipe(
         operations=("commit_offsets", "commit_offsets", "fetch", "send", "create", "reschedule", "cancel"),
-        acts=(STALL, LONG_STALL, CRASH),
+        kinds=(STALL, LONG_STALL, CRASH),
         share=0.2,
         values=_BUSY
         | {
@@ -275,31 +283,31 @@ def _draw(rng: random.Random, theme: Theme | None) -> Profile:
     if theme is None and (not profile.faults or rng.random() >= THEMED_SHARE):
         return profile
     recipe = _RECIPES[theme or rng.choice([theme for theme in Theme if theme not in (Theme.COMMANDS, Theme.JOBS)])]
-    sore = Sore(
+    spots = FaultSpots(
         operations=tuple(rng.sample(recipe.operations, k=2)),
         share=recipe.share,
-        acts=(rng.choice(recipe.acts),),
+        kinds=(rng.choice(recipe.kinds),),
         elsewhere=0.0005,
     )
     end_s = recipe.values.get("faults_end_s", profile.faults_end_s)
     faults = (
         *profile.faults,
-        *_again_and_again(rng, Act.REBALANCE, recipe.rebalance_s, end_s=end_s),
-        *_again_and_again(rng, Act.DEPOSE, recipe.depose_s, end_s=end_s),
-        *_again_and_again(rng, Act.PAUSE_TOPIC, recipe.pause_s, end_s=end_s),
-        *_again_and_again(rng, Act.JUMP, recipe.jump_s, end_s=end_s),
+        *_again_and_again(rng, FaultKind.REBALANCE, recipe.rebalance_s, end_s=end_s),
+        *_again_and_again(rng, FaultKind.DEPOSE, recipe.depose_s, end_s=end_s),
+        *_again_and_again(rng, FaultKind.PAUSE_TOPIC, recipe.pause_s, end_s=end_s),
+        *_again_and_again(rng, FaultKind.JUMP, recipe.jump_s, end_s=end_s),
     )
-    return replace(profile, sore=sore, faults=faults, **recipe.values)
+    return replace(profile, spots=spots, faults=faults, **recipe.values)
 
 
-def _again_and_again(rng: random.Random, act: Act, every_s: float | None, *, end_s: float) -> list[Fault]:
+def _again_and_again(rng: random.Random, kind: FaultKind, every_s: float | None, *, end_s: float) -> list[Fault]:
     if every_s is None:
         return []
     found = []
     at_s = rng.uniform(0.5, 1.5)
     while at_s < end_s:
         for_s = rng.choice([0.05, 0.2, 0.6, 2.5])
-        amount = rng.choice(JUMPS_MS) if act is Act.JUMP else float(rng.randrange(12))
-        found.append(Fault(at_s=at_s, act=act, node=rng.randrange(2), for_s=for_s, amount=amount))
+        amount = rng.choice(JUMPS_MS) if kind is FaultKind.JUMP else float(rng.randrange(12))
+        found.append(Fault(at_s=at_s, kind=kind, node=rng.randrange(2), for_s=for_s, amount=amount))
         at_s += rng.expovariate(1 / every_s)
     return found

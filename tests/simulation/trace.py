@@ -11,6 +11,34 @@ VIOLATIONS_MAX: Final = 20
 DEFECTS: Final = frozenset({"shard.failed", "shard.takeover_defect", "producer.not_closed"})
 
 
+PROMISES: Final = {
+    "twice": "no delivery comes twice, and no fire time",
+    "lost": "no schedule and no fire time is lost",
+    "early": "nothing is delivered before its due time",
+    "order": "the deliveries of a lane are in order",
+    "cancelled": "what was answered as cancelled is not delivered",
+    "untrue": "each answer is true",
+    "versions": "each version of a key is one schedule, and each due time that was set has a delivery id of its own",
+    "fence": "the epochs of a transactional id never go back",
+    "liveness": "all that is due ends, once all is healed",
+    "leftover": "nothing is left over at the end",
+    "story": "all answers fit one order of the requests (linearizability)",
+    "aborted": "a command of an aborted transaction has no effect",
+    "unanswered": "each command that asks for an answer gets one",
+    "buried": "only a command that cannot be carried out is a dead letter",
+    "orphan": "each active job has its next row, and follows its calendars",
+    "overlap": "runs that may not overlap do not",
+    "revived": "a row that was deleted does not come back",
+    "outcome_changed": "an outcome is final",
+    "lowered": "epoch, floor and frontier are never lowered",
+    "frontier": "no frontier is far ahead of the clock",
+    "defect": "the engine has no defect",
+    "harness": "the simulation itself has no defect",
+    "runaway": "a run comes to its end",
+}
+"""The promises that a run may break, by the word that names each."""
+
+
 class Trace:
     """Notes are kept as they are and written out only when they are read."""
 
@@ -23,10 +51,11 @@ class Trace:
         self._notes.append((self._reactor.now_s, what, details))
 
     def violation(self, rule: str, text: str) -> None:
-        """A promise was broken. `rule` is one word, by which mutations and tests ask."""
-        self._notes.append((self._reactor.now_s, f"VIOLATION {rule}", (text,)))
+        """A promise was broken. `rule`: its name among `PROMISES`."""
+        told = f"{text} (promised: {PROMISES[rule]})"
+        self._notes.append((self._reactor.now_s, f"VIOLATION {rule}", (told,)))
         if len(self.violations) < VIOLATIONS_MAX:
-            self.violations.append(f"{rule}: {text}")
+            self.violations.append(f"{rule}: {told}")
 
     def lines(self) -> list[str]:
         return [f"{at_s:11.6f} {what} {' '.join(map(str, details))}".rstrip() for at_s, what, details in self._notes]

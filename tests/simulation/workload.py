@@ -12,13 +12,13 @@ from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import ClientId, DataForm, Guarantee, NewSchedule, OnLate, OrderingKey, ScheduleKey
 from clockwork.errors import InvalidInput
 from clockwork.requests.results import (
+    AlreadyCreated,
     Cancelled,
     Changed,
     Created,
     KeyTaken,
     Reason,
     Refused,
-    Repeated,
     ScheduleView,
     Status,
     Unchanged,
@@ -181,7 +181,7 @@ class Workload:
                 clean = False
                 await asyncio.sleep(rng.uniform(0.05, 0.5))
                 continue
-            return clean and isinstance(answer, Created | Repeated)
+            return clean and isinstance(answer, Created | AlreadyCreated)
         return False
 
     async def _ended(self, key: ScheduleKey, rng: random.Random) -> bool:
@@ -336,7 +336,7 @@ def describe_answer(answer: object) -> str:
     match answer:
         case (
             Created(view)
-            | Repeated(view)
+            | AlreadyCreated(view)
             | KeyTaken(view)
             | Cancelled(view)
             | Changed(view)

@@ -176,14 +176,14 @@ def outcome(
     )
 
 
-def end(of: Row, how: Outcome | None = None, *, first_stands: bool = False) -> End:
+def end(of: Row, how: Outcome | None = None, *, keep_existing: bool = False) -> End:
     """The end of a row, with its outcome; delivered, if the test does not care."""
-    return End(row=of, outcome=how if how is not None else outcome(of), first_stands=first_stands)
+    return End(row=of, outcome=how if how is not None else outcome(of), keep_existing=keep_existing)
 
 
 def gone(of: Row | BrokenRow) -> End:
     """The end of a row that leaves no outcome."""
-    return End(row=of, outcome=None, first_stands=False)
+    return End(row=of, outcome=None, keep_existing=False)
 
 
 def row_name(at: Position, *, shard: int = SHARD) -> RowName:

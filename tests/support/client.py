@@ -125,7 +125,7 @@ class Client:
 
     async def shards(self) -> list[dict[str, Any]]:
         """All shards, by their numbers."""
-        answered = await self._ask("GET", "/admin/shards")
+        answered = await self._ask("GET", "/admin/shards", headers={"Cache-Control": "no-cache"})
         assert answered.status == 200, answered
         found: list[dict[str, Any]] = answered.body["shards"]
         return found

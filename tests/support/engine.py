@@ -29,7 +29,9 @@ from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
 from clockwork.kafka.memory.publisher import MemoryPublisher
 from clockwork.kafka.memory.wakeups import DirectWaker
 from clockwork.observability.activity import ActivityRecorder, RecordingTelemetry
+from clockwork.observability.known_clients import ClientRecorder
 from clockwork.operations.activity import ActivityTail
+from clockwork.operations.clients import ClientDirectory
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.forecast import Forecaster
 from clockwork.operations.nodes import NodeSurvey
@@ -55,7 +57,7 @@ from clockwork.requests.upcoming import Upcoming
 from clockwork.requests.why import WhyReader
 from clockwork.settings.model import IntakeSettings, RunnerSettings
 from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
-from clockwork.stores.memory.seen import MemorySeen
+from clockwork.stores.memory.registry import MemoryRegistry
 from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch, MemoryScheduleStore
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
@@ -84,6 +86,7 @@ class AssignedToOne:
 
     def __init__(self, wake: Callable[[ShardId, WakeUp], None]) -> None:
         self._wake = wake
+        self.members: frozenset[ProcessId] = frozenset()
 
     async def run(
         self, on_assignment: Callable[[frozenset[ShardId]], None], on_wakeup: Callable[[ShardId, WakeUp], None]
@@ -95,7 +98,7 @@ class AssignedToOne:
         return frozenset(map(ShardId, range(SHARDS)))
 
     async def member_processes(self) -> frozenset[ProcessId]:
-        return frozenset()
+        return self.members
 
     async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         self._wake(shard, wakeup)
@@ -189,14 +192,19 @@ class Engine:
         """The recording of activity, if the telemetry records it."""
         if isinstance(telemetry, RecordingTelemetry):
             self.recorder = telemetry.recorder = ActivityRecorder(self.activity, self.clock, telemetry)
-        self.seen = MemorySeen()
-        self.nodes = NodeSurvey(store=self.seen, clock=self.clock, member_processes=self.ownership.member_processes)
+        self.registry = MemoryRegistry()
+        self.clients = ClientDirectory(store=self.registry, clock=self.clock)
+        self.notes: ClientRecorder | None = None
+        """The notes of clients that create, if the telemetry takes them."""
+        if isinstance(telemetry, RecordingTelemetry):
+            self.notes = telemetry.clients = ClientRecorder(self.registry, self.clock)
+        self.nodes = NodeSurvey(store=self.registry, clock=self.clock, member_processes=self.ownership.member_processes)
         self.survey = ShardAdmin(self.store, self.context.search, self.context.waker, self.clock, rng, intake_settings)
         self.outlook = Outlook(
             why=WhyReader(context=self.context, pauses=self.pauses, waits=self.destination_waits.at),
             upcoming=Upcoming(context=self.context),
             forecaster=Forecaster(context=self.context),
-            search=KeySearch(context=self.context),
+            search=KeySearch(context=self.context, clients=self.clients.names, events_of=self.tail.of_delivery),
         )
         self.scan = PendingScan(self.store, self.context.search, self.clock, rng, intake_settings)
 
@@ -206,7 +214,7 @@ class Engine:
         return await self.requests.create(ANYONE, new, command=command)
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
-        return await self.requests.state_of(client_id, schedule_key)
+        return await self.requests.find_unchecked(client_id, schedule_key)
 
     async def cancel(
         self,

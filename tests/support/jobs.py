@@ -7,8 +7,8 @@ from itertools import count
 from typing import Any, Final
 
 from clockwork.clock import Clock
-from clockwork.domain.jobs.job import Job, JobChange, NewJob
-from clockwork.domain.jobs.steps import Moment, create
+from clockwork.domain.jobs.job import Job, JobTransaction, NewJob
+from clockwork.domain.jobs.steps import StepContext, create
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import DataForm, Failure, Guarantee, OrderingKey, RequestId, Row
@@ -49,32 +49,32 @@ def new_job(trigger: Trigger | None = EVERY_MINUTE, **fields: Any) -> NewJob:
     return NewJob(job_id=job_id, trigger=trigger, **{**defaults, **fields})
 
 
-def moment(now_ms: int = NOW_MS, **fields: Any) -> Moment:
+def step_context(now_ms: int = NOW_MS, **fields: Any) -> StepContext:
     """The circumstances of a step; each has numbers of its own."""
     number = next(_numbers)
     defaults: dict[str, Any] = {
         "accepted_us": now_ms * 1_000 + number,
         "random": number,
-        "by": RequestId(f"step-{number}"),
+        "write_id": RequestId(f"step-{number}"),
         "shards": SHARDS,
         "retention_ms": RETENTION_MS,
     }
-    return Moment(now_ms=now_ms, **{**defaults, **fields})
+    return StepContext(now_ms=now_ms, **{**defaults, **fields})
 
 
-def created(new: NewJob | None = None, now_ms: int = NOW_MS) -> JobChange:
+def created(new: NewJob | None = None, now_ms: int = NOW_MS) -> JobTransaction:
     """A job that is made now."""
     wanted = new if new is not None else new_job()
-    return create(replace(wanted, created_at_ms=now_ms), None, moment(now_ms))
+    return create(replace(wanted, created_at_ms=now_ms), None, step_context(now_ms))
 
 
-def definition(change: JobChange) -> Job:
+def definition(change: JobTransaction) -> Job:
     """The definition that a change puts."""
     assert change.definition is not None
     return change.definition
 
 
-def the_row(change: JobChange) -> Row:
+def the_row(change: JobTransaction) -> Row:
     """The only row that a change puts."""
     (row,) = change.rows
     return row

@@ -1,7 +1,9 @@
 """What the dashboard does: create, move, change, fire, pause, fence; each says what it did."""
 
+import json
+
 from tests.support import builders
-from tests.ui.asking import HOUR_MS, asked, create, deliver
+from tests.ui.asking import HOUR_MS, asked, create, deliver, rows
 from tests.ui.conftest import Window
 from tests.unit.service import Service
 
@@ -52,6 +54,7 @@ async def test_what_the_service_finds_wrong_stands_at_its_field_and_the_form_is_
     await page.locator("#topic-error").wait_for()
     assert "should be a Kafka topic name" in await page.locator("#topic-error").inner_text()
     assert await page.locator("#topic").get_attribute("aria-invalid") == "true"
+    await page.wait_for_function("() => document.activeElement?.id === 'topic'")
     assert await page.get_by_label("Schedule key").input_value() == "order-1"
     window.quiet("400 (Bad Request)")
 
@@ -84,6 +87,24 @@ async def test_a_change_over_anothers_change_is_refused_and_told(service: Servic
     assert (await asked(service, "GET", "/schedule/shop/one"))["orderingKey"] == "other"
 
 
+async def test_a_change_shows_what_it_sends_and_sends_what_was_touched_alone(service: Service, window: Window) -> None:
+    await create(service, "one", delivery={"topic": builders.TOPIC, "headers": {"trace": "a"}})
+    await window.open("/schedule?client=shop&key=one")
+    await window.page.get_by_role("button", name="Change…").click()
+    headers = window.page.get_by_label("Headers")
+    assert await headers.input_value() == "trace: a"
+    await headers.fill("trace: a\nwithout a name")
+    await window.page.get_by_text("Each line should be name: value.").wait_for()
+    await headers.fill("trace: b")
+    await window.page.get_by_text("What is sent").click()
+    sent = await window.page.get_by_role("group", name="What is sent").inner_text()
+    assert json.loads(sent) == {"delivery": {"headers": {"trace": "b"}}}
+    await window.page.get_by_role("button", name="Change it").click()
+    await window.page.get_by_role("dialog").wait_for(state="detached")
+    assert (await asked(service, "GET", "/schedule/shop/one"))["delivery"]["headers"] == {"trace": "b"}
+    window.quiet()
+
+
 async def test_a_schedule_is_fired_and_its_page_follows_it_to_its_delivery(service: Service, window: Window) -> None:
     await create(service, "one")
     await window.open("/schedule?client=shop&key=one")
@@ -102,11 +123,16 @@ async def test_a_schedule_is_fired_and_its_page_follows_it_to_its_delivery(servi
 async def test_why_a_schedule_waits_is_told_with_what_to_do(service: Service, window: Window) -> None:
     await create(service, "one")
     await asked(service, "PUT", "/admin/pauses/clients/shop")
-    service.engine.clock.advance_ms(2 * HOUR_MS)
-    await window.open("/schedule?client=shop&key=one")
+    service.engine.clock.advance_ms(-1 * HOUR_MS)
+    await create(service, "overdue")
+    service.engine.clock.advance_ms(HOUR_MS)
+    await window.open("/schedules?client=shop")
+    await rows(window).nth(1).wait_for()
+    await rows(window).get_by_role("link", name="why?").click()
+    await window.heading("overdue")
     why = window.page.get_by_role("region", name="State, and why")
     await why.get_by_text("The client shop is paused since").wait_for()
-    await why.get_by_role("link", name="Pauses").click()
+    await why.get_by_role("link", name="See what is paused").click()
     await window.heading("Destinations")
 
 
@@ -115,6 +141,7 @@ async def test_a_topic_is_paused_and_resumed(service: Service, window: Window) -
     await window.page.get_by_text("No client and no topic is paused.").wait_for()
     await window.page.get_by_role("button", name="Pause…").first.click()
     await window.page.get_by_label("Its name").fill(builders.TOPIC)
+    await window.page.get_by_label("Reason, for people").fill("broker move")
     await window.page.get_by_role("button", name="Pause it").click()
     await window.page.get_by_role("button", name=f"Resume topic {builders.TOPIC}").first.click()
     await window.page.get_by_role("button", name="Resume it").click()
@@ -129,5 +156,28 @@ async def test_fencing_names_all_shards_that_change_hands(service: Service, wind
     await window.page.get_by_role("button", name="Fence shard 3").click()
     dialog = window.page.get_by_role("dialog", name="Fence the owner of shard 3?")
     await dialog.get_by_text("of its shards").wait_for()
+    await dialog.get_by_label("Reason, for people").fill("stands still")
     await dialog.get_by_role("button", name="Fence it").click()
     await dialog.get_by_text("is fenced.").wait_for()
+
+
+async def test_what_was_done_to_many_is_told_with_its_reason_and_its_answers(service: Service, window: Window) -> None:
+    await create(service, "one", "two")
+    await window.open("/schedules?client=shop")
+    await rows(window).nth(1).wait_for()
+    await window.page.get_by_role("checkbox", name="Select one").check()
+    await window.page.get_by_role("checkbox", name="Select two").check()
+    await window.page.get_by_role("button", name="Cancel…", exact=True).click()
+    await asked(service, "DELETE", "/schedule/shop/two")
+    await asked(service, "PUT", "/admin/pauses/clients/shop", {"reason": "broker move"})
+    await window.page.get_by_label("Reason, for people").fill("<b>sold out</b>")
+    await window.page.get_by_role("button", name="Cancel 2 schedules").click()
+    await window.page.get_by_text("2 of 2 answered.").wait_for()
+    await window.page.get_by_role("button", name="Close").click()
+    await window.open("/activity")
+    many = rows(window).filter(has_text="batch cancelled")
+    await many.get_by_text("client shop").wait_for()
+    await many.get_by_text("2 done").wait_for()
+    await many.get_by_text("<b>sold out</b>", exact=True).wait_for()
+    await rows(window).filter(has_text="paused").get_by_text("broker move").wait_for()
+    window.quiet()

@@ -55,3 +55,29 @@ async def test_a_dead_letter_is_looked_at_and_discarded(service: Service, window
     await window.page.get_by_role("dialog").last.get_by_role("button", name="Close").click()
     await window.page.get_by_text("No dead letter is open.").wait_for()
     window.quiet()
+
+
+async def test_letters_of_a_schedule_and_of_a_jobs_run_are_retried_together(service: Service, window: Window) -> None:
+    job = {"clientId": "shop", "jobId": "report", "trigger": {"type": "fixed_rate", "everyMs": 6 * HOUR_MS}}
+    await asked(
+        service, "POST", "/jobs", {**job, "taskData": {"n": 1}, "delivery": LATE, "misfire": {"policy": "fire_once"}}
+    )
+    await create(service, "one", delivery=LATE)
+    service.engine.clock.advance_ms(7 * HOUR_MS)
+    await service.deliver()
+    await window.open("/dead-letters")
+    await rows(window).nth(1).wait_for()
+    await window.page.get_by_label("Select this page").check()
+    await window.page.get_by_role("button", name="Retry…").first.click()
+    await window.page.get_by_role("button", name="Retry 2 dead letters").click()
+    await window.page.get_by_text("2 of 2 answered.").wait_for()
+    await (
+        window.page.get_by_role("dialog")
+        .locator("tbody tr")
+        .filter(has_text="pending again")
+        .get_by_text("2")
+        .wait_for()
+    )
+    runs = (await asked(service, "GET", "/jobs/shop/report/logs"))["runs"]
+    assert [each["status"] for each in runs if each["kind"] == "manual"] == ["armed"]
+    window.quiet()

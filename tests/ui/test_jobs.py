@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from playwright.async_api import Route
+
 from tests.support import builders
 from tests.ui.asking import asked, rows
 from tests.ui.conftest import Window
@@ -38,7 +40,7 @@ async def test_a_job_is_created_found_paused_run_resumed_deleted_and_restored(se
     await page.get_by_role("button", name="Show", exact=True).click()
     await rows(window).get_by_role("link", name="report").click()
     await window.heading("report")
-    assert await page.locator(".fires li").count() == 10
+    await page.locator(".fires li").nth(9).wait_for()
 
     async def act(button: str, verb: str) -> None:
         await page.get_by_role("button", name=button).click()
@@ -81,3 +83,26 @@ async def test_runs_are_listed_with_their_results(service: Service, window: Wind
     delivered = rows(window).filter(has=window.page.locator(".status-delivered"))
     await delivered.wait_for()
     assert "manual" in await delivered.inner_text()
+
+
+async def test_a_reader_without_the_right_create_may_pause_a_job_and_is_told_that_it_cannot_be_resumed(
+    service: Service, window: Window
+) -> None:
+    await asked(service, "POST", "/jobs", JOB)
+
+    async def without_create(route: Route) -> None:
+        answer = await route.fetch()
+        me = await answer.json()
+        await route.fulfill(response=answer, json={**me, "rights": [each for each in me["rights"] if each != "create"]})
+
+    await window.page.route("**/me", without_create)
+    await window.open("/job?client=shop&job=report")
+    await window.page.get_by_role("button", name="Pause…").click()
+    await window.page.get_by_text("Resuming it needs the right create.").wait_for()
+    await window.page.get_by_role("button", name="Pause it").click()
+    await window.page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    resume = window.page.get_by_role("button", name="Resume…")
+    await resume.wait_for()
+    assert await resume.get_attribute("aria-disabled") == "true"
+    assert "needs the right create" in await resume.inner_text()
+    window.quiet()

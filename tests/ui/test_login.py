@@ -123,6 +123,35 @@ async def test_after_logging_out_the_page_asks_again(browser: Browser, tmp_path:
         await window.page.get_by_role("dialog", name="Log in").wait_for()
 
 
+@pytest.mark.parametrize("logs_out", [True, False])
+async def test_who_logs_in_next_is_shown_nothing_that_the_one_before_has_read(
+    browser: Browser, tmp_path: Path, logs_out: bool
+) -> None:
+    async with keyed(tmp_path, *RIGHTS) as node, opened(browser, node.service.url) as window:
+        await window.open("/new?client=shop")
+        await log_in(window, node.key)
+        await window.page.get_by_label("Schedule key").fill("private")
+        await window.page.get_by_label("Topic").fill(builders.TOPIC)
+        await window.page.get_by_role("button", name="Create", exact=True).click()
+        await window.page.get_by_role("link", name="shop/private").click()
+        await window.heading("private")
+        key, text = an_entry("ben", rights=["read"], clients=["bank"], topics=[])
+        if logs_out:
+            node.file.write_text(node.file.read_text() + text)
+            await window.page.locator("summary").get_by_text("ana").click()
+            await window.page.get_by_role("button", name="Log out").click()
+        else:  # their session ends
+            node.file.write_text(text)
+            await node.ring.reload()
+            await window.page.get_by_role("button", name="Refresh").first.click()
+        await window.page.get_by_role("dialog", name="Log in").wait_for()
+        assert (await window.page.get_by_text("What was asked for").count() == 0) is logs_out
+        await node.ring.reload()
+        await log_in(window, key)
+        await window.page.locator("summary").get_by_text("ben").wait_for()
+        assert await window.page.get_by_text("What was asked for").count() == 0
+
+
 async def test_a_redacted_key_sees_that_content_is_not_shown(browser: Browser, tmp_path: Path) -> None:
     async with keyed(tmp_path, *RIGHTS, redacted=True) as node, opened(browser, node.service.url) as window:
         await window.open("/new?client=shop")

@@ -77,6 +77,27 @@ async def test_a_cron_expression_is_told_in_words_or_left_alone(
     assert await result(window, "parts/trigger.js", f"m.cronWords({json.dumps(expression)})") == words
 
 
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        {"type": "cron", "expression": "0 0 9 ? * 2-6", "timeZone": "Europe/Berlin", "dialect": "quartz"},
+        {"type": "cron", "expression": "30 2 * * *", "timeZone": "UTC", "dst": {"gap": "skip"}, "onExcluded": "next"},
+        {"type": "fixed_rate", "everyMs": 900_000, "anchor": 1_795_248_000_000},
+        {"type": "fixed_delay", "delayMs": 5_000},
+        {"type": "rrule", "rule": "FREQ=DAILY", "timeZone": "UTC", "dst": {"overlap": "both"}},
+    ],
+)
+async def test_what_the_form_of_a_trigger_does_not_show_stays_as_it_is(window: Window, trigger: dict[str, Any]) -> None:
+    call = f"m.triggerOf(m.triggerForm({json.dumps(trigger)}, 'UTC'))"
+    assert await result(window, "parts/trigger.js", call) == trigger
+
+
+async def test_a_trigger_of_another_kind_has_nothing_of_the_one_before(window: Window) -> None:
+    before = {"type": "cron", "expression": "0 0 9 * * ?", "timeZone": "UTC", "dialect": "quartz"}
+    call = f"m.triggerOf({{ ...m.triggerForm({json.dumps(before)}, 'UTC'), kind: 'fixed_rate' }})"
+    assert await result(window, "parts/trigger.js", call) == {"type": "fixed_rate", "everyMs": 900_000}
+
+
 async def test_a_part_of_json_is_the_text_that_was_sent(window: Window) -> None:
     text = '{"a": [1, {"taskData": 12345678901234567890.10}], "taskData" : {"x":1e400,"y":"}\\"]"} }'
 
@@ -95,3 +116,47 @@ async def test_a_part_of_json_is_the_text_that_was_sent(window: Window) -> None:
 async def test_a_text_for_the_shell_is_quoted(window: Window) -> None:
     text = await result(window, "parts/form.js", """m.quoted("it's $(rm -rf) `x`")""")
     assert text == "'it'\\''s $(rm -rf) `x`'"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ({"status": 200, "schedule": {}}, "cancelled"),
+        ({"status": 409, "type": "urn:clockwork:problem:conflict", "reason": "in_flight"}, "in_flight"),
+        ({"status": 403, "type": "urn:clockwork:problem:forbidden"}, "forbidden"),
+        # The connection broke: the page does not know what was done.
+        ({"status": 0, "title": "The node does not answer"}, "The node does not answer"),
+        ({"status": 502}, "HTTP 502"),
+    ],
+)
+async def test_an_item_of_many_was_done_only_if_the_service_says_so(window: Window, answer: Any, text: str) -> None:
+    call = f"m.answerText({{did: 'cancelled'}}, {json.dumps(answer)})"
+    assert await result(window, "parts/bulk.js", call) == text
+
+
+async def test_what_is_fired_or_retried_is_the_version_that_was_seen(window: Window) -> None:
+    stub = """(async () => {
+        const sent = [], real = window.fetch;
+        window.fetch = async (path, { body }) => {
+            sent.push(JSON.parse(body).schedules);
+            return new Response('{"results": []}', { headers: { "content-type": "application/json" } });
+        };
+        const row = { clientId: "shop", scheduleKey: "a", version: 3, status: "pending" };
+        try {
+            for (const action of [m.FIRE, m.RETRY, m.CANCEL]) await action.send([row]);
+        } finally {
+            window.fetch = real;
+        }
+        return sent;
+    })()"""
+    name = {"clientId": "shop", "scheduleKey": "a"}
+    assert await result(window, "parts/actions.js", stub) == [
+        [{**name, "ifVersion": 3}],
+        [{**name, "ifVersion": 3}],
+        [name],
+    ]
+
+
+async def test_a_header_may_have_any_name(window: Window) -> None:
+    found = await result(window, "parts/form.js", "JSON.stringify(m.headersOf('__proto__: a\\nconstructor: b'))")
+    assert found == '{"__proto__":"a","constructor":"b"}'

@@ -38,6 +38,10 @@ async def test_the_documentation_has_pictures_of_the_present_pages(browser: Brow
     size = {"width": 1200, "height": 720}
     async with a_scene() as service, opened(browser, service.url, viewport=size, color_scheme="light") as window:
         page = window.page
+        await window.open("/")
+        await window.settled()
+        await page.get_by_role("application", name="Deliveries by time and lateness").wait_for()
+        await page.screenshot(path=DOCS / "overview.png", full_page=True)
         await window.open("/schedule?client=billing&key=overdue")
         await page.get_by_role("region", name="State, and why").wait_for()
         await page.screenshot(path=DOCS / "schedule.png")

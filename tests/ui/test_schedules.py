@@ -2,7 +2,7 @@
 
 from playwright.async_api import Browser
 
-from tests.ui.asking import create, deliver, rows
+from tests.ui.asking import asked, create, deliver, rows
 from tests.ui.conftest import Window, opened
 from tests.unit.service import Service
 
@@ -80,7 +80,7 @@ async def test_all_that_match_are_counted_first_and_a_large_number_is_to_be_type
 ) -> None:
     await create(service, *(f"order-{number:03}" for number in range(130)))
     await window.open("/schedules?client=shop&status=pending")
-    await window.page.get_by_role("button", name="all that match: cancel…").click()
+    await window.page.get_by_role("button", name="Cancel all…").click()
     dialog = window.page.get_by_role("dialog", name="Cancel 130 schedules?")
     await dialog.wait_for()
     send = dialog.get_by_role("button", name="Cancel 130 schedules")
@@ -90,6 +90,15 @@ async def test_all_that_match_are_counted_first_and_a_large_number_is_to_be_type
     await window.page.get_by_text("130 of 130 answered.").wait_for()
     row = window.page.get_by_role("dialog").locator("tbody tr")
     assert (await row.inner_text()).split()[:2] == ["cancelled", "130"]
+
+
+async def test_all_are_those_that_the_action_is_meant_for(service: Service, window: Window) -> None:
+    await create(service, "one", "two")
+    await deliver(service, "one")
+    await window.open("/schedules?client=shop")
+    await window.page.get_by_role("button", name="Fire all now…").click()
+    dialog = window.page.get_by_role("dialog", name="Fire 1 schedule?")
+    await dialog.get_by_text("shop/two").wait_for()
 
 
 async def test_what_was_not_to_be_cancelled_is_told_by_its_reason(service: Service, window: Window) -> None:
@@ -104,3 +113,36 @@ async def test_what_was_not_to_be_cancelled_is_told_by_its_reason(service: Servi
     await window.page.get_by_text("2 of 2 answered.").wait_for()
     told = await window.page.get_by_role("dialog").locator("tbody th").all_inner_texts()
     assert sorted(told) == ["cancelled", "delivered"]
+
+
+async def test_known_clients_lead_to_their_schedules(service: Service, window: Window) -> None:
+    await create(service, "one", client="shop")
+    await create(service, "two", client="billing")
+    await service.recorded()
+    await window.open("/schedules")
+    known = window.page.get_by_label("Known clients").get_by_role("link")
+    await known.nth(1).wait_for()
+    assert await known.all_inner_texts() == ["billing", "shop"]
+    await known.nth(0).click()
+    await window.until_rows("two")
+    window.quiet()
+
+
+async def test_a_search_finds_a_key_in_all_known_clients_and_a_schedule_by_its_delivery(
+    service: Service, window: Window
+) -> None:
+    for client in ("shop", "billing"):
+        await create(service, "order-1", client=client)
+    await deliver(service, "order-1")
+    await service.recorded()
+    await window.open("/search?q=order-1")
+    await window.until_rows("order-1", "order-1")
+    await window.page.get_by_text("2 clients looked at, of those that were seen up to").wait_for()
+    ended = await asked(service, "GET", "/schedule/shop/order-1")
+    search = window.page.get_by_role("searchbox")
+    await search.fill(ended["deliveryId"])
+    await search.press("Enter")
+    await window.until_rows("order-1")
+    await window.open("/search?q=unknown")
+    await window.page.get_by_text("Nothing is known under unknown.").wait_for()
+    window.quiet()

@@ -9,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from clockwork.access.gate import Authenticator, Gate
-from clockwork.access.login import OidcLogin
+from clockwork.access.oidc_login import OidcLogin
 from clockwork.access.sessions import Sessions
 from clockwork.domain.schedule import ClientId, EndState, Row, Schedule, ScheduleKey
 from clockwork.http.server import HttpServer, make_app
@@ -185,7 +185,7 @@ async def open_edge(
         about=about,
         login=login,
         outlook=engine.outlook,
-        seen=engine.seen,
+        clients=engine.clients,
     )
     async with (
         HttpServer(app, http, connections=connections) as server,

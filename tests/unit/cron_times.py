@@ -8,7 +8,7 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from clockwork.domain.triggers.cron import Days, Dialect
-from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.dst import GapRule, OverlapRule
 from clockwork.domain.triggers.trigger import Cron, cron
 from clockwork.domain.triggers.zones import zone_of
 
@@ -64,8 +64,8 @@ def cron_of(
         dialect=by_letter.get(dialect),
         time_zone=zone,
         days=Days(days) if days else None,
-        gap=Gap(gap) if gap else None,
-        overlap=Overlap(overlap) if overlap else None,
+        gap=GapRule(gap) if gap else None,
+        overlap=OverlapRule(overlap) if overlap else None,
     )
 
 

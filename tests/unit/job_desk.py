@@ -11,11 +11,12 @@ from clockwork.domain.schedule import Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import StoreUnavailable
 from clockwork.requests.jobs.results import (
+    JobChanged,
     JobChangeResult,
     JobCreated,
     JobCreateResult,
-    JobDone,
     JobEdit,
+    JobUnchanged,
     JobView,
     RunResult,
 )
@@ -147,7 +148,7 @@ class JobDesk:
 
 def done(result: object) -> JobView:
     """The job of a change that was made, or found made."""
-    assert isinstance(result, JobDone), result
+    assert isinstance(result, JobChanged | JobUnchanged), result
     return result.view
 
 

@@ -24,9 +24,9 @@ from clockwork.access.keys_command import entry
 from clockwork.access.sessions import Sessions
 from clockwork.domain.jobs.calendar import CALENDARS_OF_CLIENT_MAX
 from clockwork.domain.ownership import ProcessId
+from clockwork.domain.registry import ProcessReport
 from clockwork.domain.rights import Right
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.domain.seen import ProcessReport
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import StoreUnavailable
 from clockwork.http import openapi
@@ -199,7 +199,7 @@ async def _access(r: Recorder) -> None:
     await r.ask("getMe", "key", 200, key=KEY)
     await r.ask("logIn", "key", 200, body={"key": KEY})
     await r.ask("logInAtIssuer", "keys", 409)
-    await r.ask("logInFromIssuer", "keys", 409)
+    await r.ask("oidcCallback", "keys", 409)
     plain = {"Host": "ops.example"}
     await r.ask("logIn", "plain_http", 403, body={"key": KEY}, headers=plain)
 
@@ -437,8 +437,9 @@ async def _completion(r: Recorder) -> None:
 
 async def _operations(r: Recorder) -> None:
     client, topic = {"clientId": "shop"}, {"topic": TOPIC}
-    await r.ask("pauseClient", "paused", 200, path=client)
-    await r.ask("pauseTopic", "paused", 200, path=topic)
+    reason = {"reason": "the broker moves, till noon"}
+    await r.ask("pauseClient", "paused", 200, path=client, body=reason)
+    await r.ask("pauseTopic", "paused", 200, path=topic, body=reason)
     await r.ask("listPauses", "paused", 200)
     await r.ask("resumeClient", "resumed", 200, path=client)
     await r.ask("resumeTopic", "resumed", 200, path=topic)
@@ -456,7 +457,7 @@ async def _operations(r: Recorder) -> None:
     states[ShardId(7)] = replace(states[ShardId(7)], owner=None)
     shards = await r.ask("listShards", "all", 200)
     r.examples["listShards"]["200"]["all"] = {"shards": shards["shards"][:2]}
-    await r.ask("fenceShard", "fenced", 200, path={"shard": 3})
+    await r.ask("fenceShard", "fenced", 200, path={"shard": 3}, body={"reason": "stands still"})
     await r.ask("fenceShard", "unowned", 409, path={"shard": 7})
     (letter,) = (await r.ask("listDeadLetters", "page", 200))["deadLetters"]
     place = {"partition": letter["partition"], "offset": letter["offset"]}
@@ -488,7 +489,7 @@ async def _activity(r: Recorder) -> None:
     await r.ask("listEvents", "page", 200, query={"kind": "created,delivered", "limit": "2", "from": str(NOW_MS)})
     await r.ask("listMinutes", "hour", 200, query={"from": str(NOW_MS), "stepMs": "3600000"})
     now_ms = r.engine.clock.now_ms()
-    await r.engine.seen.note_client(ClientId("shop"), day=now_ms // 86_400_000)
+    await r.engine.registry.put_client(ClientId("shop"), day=now_ms // 86_400_000)
     await r.ask("listClients", "day", 200)
     for number, retention_ms in ((1, 604_800_000), (2, 86_400_000)):
         report = ProcessReport(
@@ -506,7 +507,7 @@ async def _activity(r: Recorder) -> None:
             clock_skew_ms=0,
             settings=digests_of(Settings(runner=RunnerSettings(retention_ms=retention_ms))),
         )
-        await r.engine.seen.put_report(report)
+        await r.engine.registry.put_report(report)
     await r.ask("listNodes", "two", 200)
 
 

@@ -43,8 +43,10 @@ class Service:
             await lease.cleanup.finish()
 
     async def recorded(self) -> None:
-        """Returns once everything that happened so far can be read as activity."""
+        """Returns once everything that happened so far can be read as activity, and who creates is noted."""
         assert self.engine.recorder is not None, "the engine's telemetry records nothing"
+        assert self.engine.notes is not None, "so are clients"
+        await self.engine.notes.write()
         async with asyncio.TaskGroup() as group:
             self.engine.recorder.flush(group)
         for _ in range(3):
@@ -124,7 +126,7 @@ def app_of(
             scan=engine.scan,
         ),
         tail=engine.tail,
-        seen=engine.seen,
+        clients=engine.clients,
         ui=ui or UiPages(UiSettings(), auth="none", https=False),
         about=about,
     )

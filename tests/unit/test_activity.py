@@ -10,20 +10,27 @@ import pytest
 
 from clockwork.domain.activity import (
     COUNTS,
+    DELIVERED,
+    FORECAST_MINUTES,
+    FORECAST_NAMES,
     LATENESS_BOUNDS_MS,
     OTHER_TOPICS,
     RATES,
     TOPICS_SHOWN,
+    WAITS_RECORDED,
+    Action,
     Event,
     MinuteCounts,
     ScheduleChange,
+    ShardsForecast,
+    TopicWait,
     largest_topics,
-    lateness_place,
+    lateness_bucket_index,
 )
 from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import ClientId, Failure, ScheduleKey
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import BrokerUnavailable
+from clockwork.errors import BrokerUnavailable, TooManyRequests
 from clockwork.observability.activity import (
     FLUSHED_MAX,
     KEPT_PER_TICK_MAX,
@@ -36,7 +43,16 @@ from clockwork.observability.activity import (
     encode_events,
     encode_minute,
 )
-from clockwork.operations.activity import EVENTS_KEPT, LIVE_MS, ActivityTail, Cursor
+from clockwork.operations.activity import (
+    ADDED_PER_TURN,
+    EVENTS_KEPT,
+    FORECASTS_KEPT,
+    LIVE_MS,
+    READS_AT_ONCE,
+    READS_WAITING_MAX,
+    ActivityTail,
+    Cursor,
+)
 from clockwork.ports.activity import ActivityRecord, Stream
 from tests.support import builders
 from tests.support.clocks import ManualClock
@@ -67,7 +83,7 @@ class Log:
             )
         )
 
-    async def follow(self, on_records: Any, *, minutes_from_ms: int) -> None:
+    async def tail(self, on_records: Any, *, minutes_from_ms: int) -> None:
         raise AssertionError("not in this test")
 
     async def read(
@@ -136,16 +152,17 @@ async def test_what_is_told_to_the_metrics_becomes_an_event_with_its_place_and_i
     world.telemetry.refused(row, "record_too_large", 1)
     world.deliver(row)
     world.telemetry.failed(row.schedule.guarantee, row, Failure(reason="expired", attempts=0), None)
-    world.telemetry.action("paused", by="ana", topic=builders.TOPIC)
+    world.telemetry.action(Action(kind="paused", by="ana", topic=builders.TOPIC, reason="broker move"))
     await world.flush()
 
     by_kind = {event.kind: event for event in world.log.events()}
     where = (builders.CLIENT, ScheduleKey("a"), builders.SHARD, builders.TOPIC)
+    delivery = row.schedule.delivery_id
     assert by_kind["created"] == Event("created", NOW_MS, *where, by="ana")
-    assert by_kind["refused"] == Event("refused", NOW_MS, *where, "record_too_large", attempts=1)
-    assert by_kind["delivered"] == Event("delivered", row.due_ms + 5, *where, None, 5, 0, 7, 1)
-    assert by_kind["dropped"] == Event("dropped", NOW_MS, *where, "expired", attempts=0)
-    assert by_kind["paused"] == Event("paused", NOW_MS, topic=builders.TOPIC, by="ana")
+    assert by_kind["refused"] == Event("refused", NOW_MS, *where, "record_too_large", attempts=1, delivery_id=delivery)
+    assert by_kind["delivered"] == Event("delivered", row.due_ms + 5, *where, None, 5, 0, 7, 1, delivery_id=delivery)
+    assert by_kind["dropped"] == Event("dropped", NOW_MS, *where, "expired", attempts=0, delivery_id=delivery)
+    assert by_kind["paused"] == Event("paused", NOW_MS, topic=builders.TOPIC, by="ana", reason="broker move")
     assert world.counter("events", "sent") == 5
 
 
@@ -277,7 +294,7 @@ async def test_a_minute_is_sent_once_when_it_is_over_with_exact_counts() -> None
         "retried": 0,
         "failed": 0,
     }
-    assert counts[lateness_place(7)] == 3 * KEPT_PER_TICK_MAX
+    assert counts[lateness_bucket_index(7)] == 3 * KEPT_PER_TICK_MAX
     assert sum(counts[len(RATES) :]) == 3 * KEPT_PER_TICK_MAX  # caught up is not late
     assert minute.loop_lag_ms == 250
 
@@ -287,8 +304,16 @@ async def test_a_minute_is_sent_once_when_it_is_over_with_exact_counts() -> None
 
 def test_lateness_counts_up_to_each_bound_and_beyond() -> None:
     first = len(RATES)
-    assert [lateness_place(each) - first for each in (-3, 0, 1, 2, 3, 3_600_000, 3_600_001)] == [0, 0, 0, 1, 2, 11, 12]
-    assert lateness_place(2**40) == COUNTS - 1
+    assert [lateness_bucket_index(each) - first for each in (-3, 0, 1, 2, 3, 3_600_000, 3_600_001)] == [
+        0,
+        0,
+        0,
+        1,
+        2,
+        11,
+        12,
+    ]
+    assert lateness_bucket_index(2**40) == COUNTS - 1
     assert len(LATENESS_BOUNDS_MS) == 12
 
 
@@ -321,6 +346,69 @@ def test_what_is_no_batch_is_refused_as_one(value: bytes) -> None:
         decode_events(value)
     with pytest.raises(ValueError):
         decode_minute(value)
+
+
+def test_the_topics_that_waited_longest_come_back_with_their_minute() -> None:
+    waits = {Topic(f"topic-{n}"): TopicWait(NOW_MS + 100 - n, "topic_missing") for n in range(WAITS_RECORDED + 5)}
+    _, read = decode_minute(encode_minute(NOW_MS, MinuteCounts(waits=waits)))
+    assert read.waits == dict(reversed(list(waits.items())[5:]))
+    row = orjson.loads(zlib.decompress(encode_minute(NOW_MS, MinuteCounts(waits=waits))))
+    wrong_ones: list[object] = [[], {"a": 5}, {"a": [5]}, {"a": ["5", "x"]}, {"a": [5, "x", 1]}]
+    for wrong in wrong_ones:
+        with pytest.raises(ValueError):
+            decode_minute(zlib.compress(orjson.dumps([*row[:4], wrong])))
+
+
+def a_forecast(shards: range, as_of_ms: int = NOW_MS, **more: Any) -> ShardsForecast:
+    fields: dict[str, Any] = {
+        "as_of_ms": as_of_ms,
+        "from_ms": as_of_ms // 60_000 * 60_000,
+        "shards": {ShardId(number): 100 + number * 7919 % 100 for number in shards},
+        "overdue": 3,
+        "exact": 2,
+        "counts": [100 + number * 7919 % 100 for number in range(FORECAST_MINUTES)],
+        "topics": {f"topic-{number}": 1_000 - number for number in range(FORECAST_NAMES)},
+        "clients": {f"client-{number}": 1_000 - number for number in range(FORECAST_NAMES)},
+        "looked_at": 400,
+        "units": 87.5,
+    }
+    return ShardsForecast(**(fields | more))
+
+
+@pytest.mark.parametrize("more", [{}, {"overdue": None}, {"topics": {}, "clients": {}, "units": 0.0}])
+def test_a_forecast_comes_back_from_its_record_as_it_was(more: dict[str, Any]) -> None:
+    minute = MinuteCounts(forecast=a_forecast(range(3), **more))
+    assert decode_minute(encode_minute(NOW_MS, minute))[1].forecast == minute.forecast
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (0, "x"),
+        (2, "x"),
+        (3, None),
+        (4, [1]),
+        (5, [-1, 2]),
+        (6, [0]),
+        (6, ["x"] * FORECAST_MINUTES),
+        (7, []),
+        (8, {"a": 1.5}),
+    ],
+)
+def test_what_is_no_forecast_is_refused_with_its_minute(place: int, value: Any) -> None:
+    row = orjson.loads(zlib.decompress(encode_minute(NOW_MS, MinuteCounts(forecast=a_forecast(range(2))))))
+    row[3][place] = value
+    with pytest.raises(ValueError, match="forecast"):
+        decode_minute(zlib.compress(orjson.dumps(row)))
+
+
+def test_the_record_of_a_usual_minute_is_about_a_kilobyte() -> None:
+    minute = MinuteCounts(forecast=a_forecast(range(64)))
+    for number in range(10):
+        counts = minute.of(Topic(f"topic-{number}"))
+        counts[0], counts[DELIVERED] = 1_000 + number * 37, 990 + number * 41
+        counts[lateness_bucket_index(20)], counts[lateness_bucket_index(70)] = 900 + number * 41, 90
+    assert len(encode_minute(NOW_MS, minute)) <= 1_024
 
 
 def test_the_largest_topics_are_told_apart_and_the_rest_together() -> None:
@@ -430,6 +518,26 @@ async def test_a_time_that_has_left_memory_is_read_from_kafka_page_by_page() -> 
     assert len((await reader.page(cursor=page.cursor)).events) == 1
 
 
+async def test_readings_of_old_times_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each opens connections to Kafka and takes seconds.
+    reader, go = Reader(), asyncio.Event()
+
+    async def read(*_: Any, **__: Any) -> Sequence[ActivityRecord]:
+        await go.wait()
+        return ()
+
+    monkeypatch.setattr(reader.log, "read", read)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(READS_AT_ONCE + READS_WAITING_MAX):
+            group.create_task(reader.page(from_ms=1), name="read")
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyRequests):
+            await reader.page(from_ms=1)
+        with pytest.raises(TooManyRequests):
+            await reader.tail.minutes(lambda _: True, from_ms=0, to_ms=1, step_ms=60_000, topic=None)
+        go.set()
+
+
 async def test_a_time_that_is_in_memory_is_not_asked_for() -> None:
     reader = Reader()
     await reader.tell(*(an_event(NOW_MS - 10 + n) for n in range(10)))
@@ -476,12 +584,14 @@ async def test_minutes_of_all_processes_are_added_by_step_and_topic() -> None:
         return await reader.tail.minutes(arguments.pop("covers", lambda topic: True), **arguments)
 
     found = await page()
-    assert {at_ms - begin_ms: step.topics[Topic("b")][3] for at_ms, step in found.steps.items()} == {0: 40, 120_000: 40}
+    assert {at_ms - begin_ms: step.counts[3] for at_ms, step in found.steps.items()} == {0: 44, 120_000: 44}
+    assert {topic: counts[3] for topic, counts in found.topics.items()} == {"a": 8, "b": 80}
     assert [(step.processes, step.loop_lag_ms) for step in found.steps.values()] == [(2, 1), (2, 3)]
     assert found.kept_from_ms == begin_ms
     covered = await page(covers=lambda topic: topic == "a")
-    assert [list(step.topics) for step in covered.steps.values()] == [["a"], ["a"]]
-    assert [list(step.topics) for step in (await page(topic=Topic("b"))).steps.values()] == [["b"], ["b"]]
+    assert [step.counts[3] for step in covered.steps.values()] == [4, 4]
+    assert list(covered.topics) == ["a"]
+    assert [step.counts[3] for step in (await page(topic=Topic("b"))).steps.values()] == [40, 40]
     assert reader.log.reads == 0
 
 
@@ -496,4 +606,85 @@ async def test_days_back_are_read_from_kafka() -> None:
     found = await reader.tail.minutes(
         lambda topic: True, from_ms=NOW_MS - 3 * day_ms, to_ms=NOW_MS, step_ms=6 * 3_600_000, topic=None
     )
-    assert [step.topics[Topic("a")][0] for step in found.steps.values()] == [3]
+    assert [step.counts[0] for step in found.steps.values()] == [3]
+
+
+async def test_a_day_of_minutes_is_added_in_many_turns_of_the_event_loop_and_minutes_may_come_meanwhile() -> None:
+    # Else heartbeats and deliveries of the process wait for every page that shows a day.
+    reader = Reader()
+    begin_ms = NOW_MS // 60_000 * 60_000 - 1_440 * 60_000
+
+    def tell(at_ms: int) -> None:
+        minute = MinuteCounts(topics={Topic(f"topic-{number}"): [1] * COUNTS for number in range(TOPICS_SHOWN)})
+        value = encode_minute(at_ms, minute)
+        reader.tail.take(
+            [ActivityRecord(stream="minutes", kafka_partition=0, offset=0, at_ms=at_ms + 60_000, value=value)]
+        )
+
+    for number in range(1_439):
+        tell(begin_ms + 60_000 * number)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+            if turns == 1:
+                tell(begin_ms + 60_000 * 1_439)
+
+    async with asyncio.TaskGroup() as group:
+        other = group.create_task(count_turns(), name="other work")
+        found = await reader.tail.minutes(
+            lambda topic: True, from_ms=begin_ms, to_ms=NOW_MS, step_ms=60_000, topic=None
+        )
+        other.cancel()
+    assert len(found.steps) == 1_439
+    assert found.topics[Topic("topic-0")][0] == 1_439
+    assert turns >= 1_439 * TOPICS_SHOWN // (ADDED_PER_TURN + TOPICS_SHOWN)
+
+
+# --- recorded forecasts
+
+
+def taken(*minutes: tuple[int, range | None]) -> ActivityTail:
+    """What follows the records of processes: for each the minutes that it is old, and its shards; None: no forecast."""
+    clock = ManualClock(NOW_MS)
+    tail = ActivityTail(Log(clock), clock)
+    for offset, (age_minutes, shards) in enumerate(minutes):
+        as_of_ms = NOW_MS - age_minutes * 60_000
+        minute = MinuteCounts(forecast=None if shards is None else a_forecast(shards, as_of_ms))
+        value = encode_minute(as_of_ms // 60_000 * 60_000, minute)
+        tail.take([ActivityRecord(stream="minutes", kafka_partition=0, offset=offset, at_ms=as_of_ms, value=value)])
+    return tail
+
+
+@pytest.mark.parametrize(
+    ("minutes", "age"),
+    [
+        ([], None),
+        ([(1, range(8))], 1),
+        ([(1, range(3)), (1, range(3, 8))], 1),
+        ([(2, range(8)), (1, range(8))], 1),
+        # A process is missing, has not made its own, or its shards changed hands within the minute.
+        ([(1, range(3))], None),
+        ([(1, range(8)), (1, None)], 1),
+        ([(2, range(8)), (1, range(3))], 2),
+        ([(2, range(8)), (1, range(8)), (1, range(2))], 2),
+        ([(1, range(9))], None),
+        ([(3, range(8))], None),
+    ],
+)
+def test_the_latest_minute_whose_forecasts_are_of_each_shard_once_is_shown(
+    minutes: list[tuple[int, range | None]], age: int | None
+) -> None:
+    found = taken(*minutes).recorded_forecasts(shards=8)
+
+    assert (None if found is None else {(NOW_MS - each.as_of_ms) // 60_000 for each in found}) == (age and {age})
+
+
+def test_forecasts_of_minutes_long_past_are_forgotten() -> None:
+    tail = taken(*((age, range(8)) for age in range(60, 0, -1)))
+
+    assert len(tail._forecasts) == FORECASTS_KEPT
+    assert not any(minute.forecast for minute in tail._minutes.values())

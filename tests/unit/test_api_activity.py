@@ -5,16 +5,20 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clockwork.domain.activity import DELIVERED, MINUTE_MS, Action, MinuteCounts, TopicWait
+from clockwork.domain.destination import Topic
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.sharding import ShardId
 from clockwork.http.activity import decode_cursor, encode_cursor
 from clockwork.http.server import HttpServer, make_app
-from clockwork.observability.activity import RecordingTelemetry
-from clockwork.operations.activity import ActivityTail, Cursor
+from clockwork.observability.activity import RecordingTelemetry, encode_minute
+from clockwork.operations.activity import FORECAST_MS_MAX, ActivityTail, Cursor
+from clockwork.operations.forecast import ShardForecasts
+from clockwork.ports.activity import ActivityRecord
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import HttpSettings
 from tests.support import builders
-from tests.support.engine import Engine
+from tests.support.engine import SHARDS, Engine
 from tests.unit.api_edge import FakeReadiness
 from tests.unit.service import gate_of, open_service
 
@@ -93,8 +97,8 @@ async def test_a_key_sees_the_events_of_its_clients_and_the_minutes_of_its_topic
         await service.seed("shop", "bank")
         recorder = engine.recorder
         assert recorder is not None
-        recorder.action("paused", by="ana", topic=builders.TOPIC)
-        recorder.action("fenced", by="ana", shard=ShardId(3))
+        recorder.action(Action(kind="paused", by="ana", topic=builders.TOPIC))
+        recorder.action(Action(kind="fenced", by="ana", shard=ShardId(3)))
         await service.recorded()
         engine.clock.advance_ms(60_000)
         await service.recorded()
@@ -136,6 +140,79 @@ async def test_a_key_sees_the_events_of_its_clients_and_the_minutes_of_its_topic
         assert (await got(session, f"/minutes?topic={builders.TOPIC}", "shop"))[0] == 403
 
 
+async def test_a_forecast_is_compared_with_the_minute_of_most_deliveries_for_covered_topics() -> None:
+    engine = a_recording_engine()
+    async with open_service(engine, gate=gate_of(KEYS)) as service, aiohttp.ClientSession(service.url) as session:
+        assert "mostDelivered" not in (await got(session, "/forecast"))[1]
+    begin_ms = engine.clock.now_ms() // 60_000 * 60_000
+    for delivered in (1, 3, 2):
+        engine.tail.take([a_minute(engine, delivered)])
+        engine.clock.advance_ms(60_000)
+    async with open_service(engine, gate=gate_of(KEYS)) as service, aiohttp.ClientSession(service.url) as session:
+        most = {"count": 3, "at": begin_ms + 60_000, "since": begin_ms}
+        for key, path, told in (
+            ("reader", "/forecast", most),
+            ("topic", "/forecast", most),
+            ("shop", "/forecast", None),
+            ("reader", f"/forecast?topic={builders.TOPIC}", most),
+            ("reader", "/forecast?topic=mail", None),
+            ("reader", "/forecast?clientId=shop", None),
+        ):
+            assert (await got(session, path, key))[1].get("mostDelivered") == told, (key, path)
+
+
+async def test_the_next_hour_is_shown_as_it_was_recorded_to_keys_that_cover_every_client() -> None:
+    engine = a_recording_engine()
+    engine.clock.set_ms(engine.clock.now_ms() // MINUTE_MS * MINUTE_MS + 50_000)
+    async with open_service(engine, gate=gate_of(KEYS)) as service, aiohttp.ClientSession(service.url) as session:
+        due_ms = engine.clock.now_ms() + 20_000
+        engine.store.put_by_hand(builders.row(builders.schedule(due_ms=due_ms)))
+        recorder = engine.recorder
+        assert recorder is not None
+        made_at_ms = engine.clock.now_ms()
+        forecasts = ShardForecasts(
+            forecaster=engine.outlook.forecaster,
+            clock=engine.clock,
+            telemetry=NoTelemetry(),
+            shards=lambda: frozenset(map(ShardId, range(SHARDS))),
+            record=recorder.forecast,
+        )
+        await forecasts.make()
+        engine.clock.advance_ms(30_000)
+        await service.recorded()
+        now_ms = engine.clock.now_ms()
+
+        _, recorded = await got(session, "/forecast")
+        assert (recorded["asOf"], recorded["from"]) == (made_at_ms, now_ms // MINUTE_MS * MINUTE_MS)
+        assert (recorded["exact"], recorded["overdue"], len(recorded["buckets"])) == (True, 0, 60)
+        assert (recorded["buckets"][0]["count"], recorded["byTopic"][0]["count"]) == (1, 1)
+        for key, query, headers in (
+            ("shop", "", {}),
+            ("reader", "?clientId=shop", {}),
+            ("reader", f"?topic={builders.TOPIC}", {}),
+            ("reader", "?bucketMs=30000", {}),
+            ("reader", f"?to={now_ms + 60_000}", {}),
+            ("reader", "", {"Cache-Control": "no-cache"}),
+        ):
+            session.headers.update(headers)
+            _, read = await got(session, f"/forecast{query}", key)
+            assert read["asOf"] == now_ms, (key, query)
+        # A minute is over, and the next one is not recorded: what is shown gets older, and then is read.
+        del session.headers["Cache-Control"]
+        engine.clock.advance_ms(FORECAST_MS_MAX)
+        _, read = await got(session, "/forecast?bucketMs=60000")
+        assert read["asOf"] == engine.clock.now_ms()
+
+
+def a_minute(engine: Engine, delivered: int) -> ActivityRecord:
+    """The record of a minute with some deliveries, sent at its end."""
+    now_ms = engine.clock.now_ms()
+    minute = MinuteCounts()
+    minute.of(builders.TOPIC)[DELIVERED] = delivered
+    value = encode_minute(now_ms // MINUTE_MS * MINUTE_MS, minute)
+    return ActivityRecord(stream="minutes", kafka_partition=0, offset=0, at_ms=now_ms + MINUTE_MS, value=value)
+
+
 async def test_minutes_say_rates_and_lateness_by_step_and_topic() -> None:
     engine = a_recording_engine()
     async with open_service(engine) as service, aiohttp.ClientSession(service.url) as session:
@@ -152,6 +229,38 @@ async def test_minutes_say_rates_and_lateness_by_step_and_topic() -> None:
         bounds = document["latenessBoundsMs"]
         assert step["lateness"] == [1] + [0] * len(bounds)
         assert document["to"] - document["from"] >= 3_600_000
+
+
+async def test_topics_that_take_no_records_are_told_with_since_when_and_why_to_those_who_may_see_them() -> None:
+    engine = a_recording_engine()
+    now_ms = engine.clock.now_ms()
+    # Of two processes one has met the first refusal earlier; the other one alone sends to `billing`.
+    here = MinuteCounts(waits={builders.TOPIC: TopicWait(now_ms - 9, "topic_missing")})
+    there = MinuteCounts(
+        waits={
+            builders.TOPIC: TopicWait(now_ms - 70_000, "leader_away"),
+            Topic("billing"): TopicWait(now_ms - 5, "topic_forbidden"),
+        }
+    )
+    async with open_service(engine, gate=gate_of(KEYS)) as service, aiohttp.ClientSession(service.url) as session:
+        for minute in (here, there):
+            await engine.activity.send("minutes", 0, encode_minute(now_ms // MINUTE_MS * MINUTE_MS, minute))
+        engine.clock.advance_ms(MINUTE_MS + 10_000)
+        await service.recorded()
+        _, document = await got(session, "/minutes", "admin")
+        assert document["waiting"] == [
+            {"topic": builders.TOPIC, "since": now_ms - 70_000, "reason": "leader_away"},
+            {"topic": "billing", "since": now_ms - 5, "reason": "topic_forbidden"},
+        ]
+        _, document = await got(session, f"/minutes?topic={builders.TOPIC}", "admin")
+        assert [each["topic"] for each in document["waiting"]] == [builders.TOPIC]
+        _, document = await got(session, "/minutes", "topic")
+        assert [each["topic"] for each in document["waiting"]] == [builders.TOPIC]
+        # The next minute is over, and no process has told of a wait.
+        engine.clock.advance_ms(MINUTE_MS)
+        await service.recorded()
+        _, document = await got(session, "/minutes", "admin")
+        assert document["waiting"] == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.access.gate import open_access
+from clockwork.access.gate import build_access
 from clockwork.access.keys import KeyRing
 from clockwork.access.oidc import OidcTokens
 from clockwork.clock import SystemClock
@@ -111,7 +111,7 @@ async def test_no_key_is_ever_logged(edge: Edge, caplog: pytest.LogCaptureFixtur
 
 
 def test_a_node_without_authentication_warns_once_at_its_start(caplog: pytest.LogCaptureFixture) -> None:
-    access = open_access(AccessSettings(), SystemClock(), NoTelemetry(), accepts=True)
+    access = build_access(AccessSettings(), SystemClock(), NoTelemetry(), accepts=True)
     assert access.authenticator is None
     assert [(r.levelname, getattr(r, "event", "")) for r in caplog.records] == [("WARNING", "auth.none")]
 
@@ -120,15 +120,15 @@ def test_the_settings_choose_keys_or_tokens(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     path.write_text("", encoding="utf-8")
     keys = AccessSettings(auth="keys", keys_file=str(path))
-    assert isinstance(open_access(keys, SystemClock(), NoTelemetry(), accepts=True).authenticator, KeyRing)
+    assert isinstance(build_access(keys, SystemClock(), NoTelemetry(), accepts=True).authenticator, KeyRing)
     oidc = AccessSettings(auth="oidc", oidc_issuer="https://issuer.example", oidc_audience="clockwork")
-    assert isinstance(open_access(oidc, SystemClock(), NoTelemetry(), accepts=True).authenticator, OidcTokens)
+    assert isinstance(build_access(oidc, SystemClock(), NoTelemetry(), accepts=True).authenticator, OidcTokens)
 
 
 async def test_a_worker_needs_no_keys_and_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     chosen = AccessSettings(auth="keys", keys_file="/nowhere/keys.toml")
-    access = open_access(chosen, SystemClock(), NoTelemetry(), accepts=False)
+    access = build_access(chosen, SystemClock(), NoTelemetry(), accepts=False)
     await access.run()
     assert caplog.records == []
     with pytest.raises(CannotStart):
-        open_access(chosen, SystemClock(), NoTelemetry(), accepts=True)
+        build_access(chosen, SystemClock(), NoTelemetry(), accepts=True)

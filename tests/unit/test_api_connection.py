@@ -173,6 +173,8 @@ def is_problem(answer: bytes, status: int) -> bool:
     return (
         head.startswith((b"HTTP/1.1 %d " % status, b"HTTP/1.0 %d " % status))
         and b"\r\nContent-Type: application/problem+json" in head
+        and b"\r\nCache-Control: no-store" in head
+        and b"aiohttp" not in head
         and json.loads(body)["status"] == status
     )
 

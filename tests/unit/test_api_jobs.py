@@ -1,6 +1,8 @@
 """The calls on jobs and their calendars over HTTP: statuses, headers, paths, pages. What they do is told in
 `test_requests_jobs` and `test_requests_calendars`."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -8,10 +10,13 @@ from typing import Any
 import pytest
 
 from clockwork.domain.sharding import ShardId
+from clockwork.domain.triggers.preview import FireTime, Preview
+from clockwork.http.jobs import PREVIEWS_AT_ONCE, PREVIEWS_WAITING_MAX
 from clockwork.http.openapi import document
 from clockwork.http.query import PARAMETERS_MAX
 from tests.support.clocks import ManualClock
 from tests.support.engine import SHARDS, Engine
+from tests.support.waiting import until
 from tests.unit.api_edge import NOW_MS, Edge, open_edge
 from tests.unit.service import app_of
 from tests.unit.test_job_schema import DAILY, a_job
@@ -392,6 +397,42 @@ async def test_a_job_and_a_preview_go_by_a_named_calendar(edge: Edge) -> None:
     assert (found["nextRun"]["local"], found["version"]) == ("2027-01-16T09:00:00+01:00", 2)
     refused = await edge.ask("DELETE", CALENDAR)
     assert (refused.status, refused.json["jobs"]) == (409, ["report"])
+
+
+async def test_previews_take_turns_and_leave_threads_to_other_calls(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The search for a rare date takes seconds of a thread, and any key may ask for a hundred of them.
+    go, running, most = threading.Event(), 0, 0
+
+    def times(_: Preview) -> list[FireTime]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        go.wait()
+        running -= 1
+        return []
+
+    monkeypatch.setattr(Preview, "times", times)
+    places = PREVIEWS_AT_ONCE + PREVIEWS_WAITING_MAX
+
+    async def the_others_are_refused() -> bool:
+        return sum(task.done() for task in asking) >= 60 - places
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            asking = [
+                group.create_task(edge.ask("POST", "/jobs/preview", json={"trigger": DAILY}), name="ask")
+                for _ in range(60)
+            ]
+            await until(the_others_are_refused, "refusals")
+            assert (await edge.ask("GET", "/jobs?clientId=shop")).status == 200
+            go.set()
+    finally:
+        go.set()  # else its threads keep the process from ending
+    statuses = sorted(task.result().status for task in asking)
+    assert statuses == places * [200] + (60 - places) * [429]
+    assert 1 <= most <= PREVIEWS_AT_ONCE
 
 
 async def test_a_preview_that_names_a_calendar_names_its_client(edge: Edge) -> None:

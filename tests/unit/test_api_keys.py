@@ -11,7 +11,7 @@ import pytest
 from clockwork.__main__ import main
 from clockwork.access import keys as keys_module
 from clockwork.access import keys_command
-from clockwork.access.keys import KeyEntry, KeyRing, hash_of, new_key, read_keys
+from clockwork.access.keys import KeyEntry, KeyRing, hash_of, new_key, parse_keys
 from clockwork.clock import SystemClock
 from clockwork.domain.rights import Right
 from clockwork.errors import CannotStart, Unauthenticated
@@ -127,7 +127,7 @@ async def test_a_byte_order_mark_at_the_beginning_is_ignored(a_ring: Callable[[s
     await opened.write("\ufeff" + new_text)
     assert await opened.accepts(new)
     with pytest.raises(ValueError, match="Invalid"):
-        read_keys(("\ufeff\ufeff" + old_text).encode())
+        parse_keys(("\ufeff\ufeff" + old_text).encode())
 
 
 @pytest.mark.parametrize("broken", ["[[keys]", "[[keys]]\nid = 1\n", "[[key]]\n", "\x00", None])
@@ -221,7 +221,7 @@ def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_the_example_file_can_be_read() -> None:
-    shop, support = read_keys(EXAMPLE.read_bytes()).values()
+    shop, support = parse_keys(EXAMPLE.read_bytes()).values()
     assert shop.principal.clients.cover("shop-7")
     assert support.principal.rights == {Right.READ, Right.CANCEL, Right.OPERATE}
     assert (shop.principal.redacted, support.principal.redacted) == (False, True)

@@ -6,13 +6,18 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clockwork.domain.record import DELIVERY_ID, RUN_ID
 from clockwork.domain.rights import Right, names_of
 from clockwork.domain.schedule import ClientId
 from clockwork.domain.sharding import ShardId, shard_of
-from clockwork.requests.search import CLIENTS_MAX, KeySearch, SearchResult
-from tests.support.engine import SHARDS
+from clockwork.errors import StoreUnavailable
+from clockwork.observability.activity import RecordingTelemetry
+from clockwork.requests.search import CLIENTS_MAX, KeySearch, KnownClients, SearchResult
+from tests.support import builders
+from tests.support.engine import SHARDS, Engine
 from tests.unit.api_edge import a_request
 from tests.unit.service import Service, a_principal, gate_of, open_service
+from tests.unit.test_job_schema import a_job
 
 LANE = {"orderingKey": "lane"}
 
@@ -144,56 +149,143 @@ async def test_a_forecast_counts_what_the_key_covers(service: Service) -> None:
     now_ms = service.engine.clock.now_ms()
     assert status == 200
     assert [each["count"] for each in document["buckets"]] == [0, 0, 2] + [0] * 117
-    assert (document["from"], document["to"], document["exactTo"]) == (now_ms, now_ms + 3_600_000, now_ms + 3_600_000)
+    # Buckets begin at whole multiples of their width, so that bars of one look are those of the next.
+    from_ms = now_ms // 30_000 * 30_000
+    assert (document["from"], document["to"]) == (from_ms, from_ms + 3_600_000)
+    assert (document["exactTo"], document["asOf"]) == (from_ms + 3_600_000, now_ms)
     assert (document["exact"], document["overdue"], document["otherClients"]) == (True, 0, 0)
     assert document["byClient"] == [{"clientId": "shop", "count": 2}]
 
 
+@pytest.fixture
+async def seen(service: Service) -> Service:
+    """The service, with clients that have created something; the one of `wallet` is not noted."""
+    for client, key in (("shop", "a/b"), ("bank", "c"), ("wallet", "c"), ("shop", "d"), ("bank", "d")):
+        await create(service, key, client=client)
+    for client in ("bank", "shop"):
+        await service.engine.registry.put_client(ClientId(client), day=1)
+    return service
+
+
 @pytest.mark.parametrize(
-    ("q", "key", "found", "complete"),
+    ("q", "key", "found", "looked_at"),
     [
-        ("shop/a%2Fb", "all", ["shop a/b"], True),
-        ("shop/a%2Fb", "shop", ["shop a/b"], True),
-        ("a/b", "shop", ["shop a/b"], True),
-        ("bank/c", "shop", [], True),
-        ("c", "shop", [], True),
-        ("bank/c", "all", ["bank c"], True),
-        # It covers clients that nothing is known of.
-        ("c", "all", [], False),
-        ("bank/unknown", "all", [], False),
+        ("shop/a%2Fb", "all", ["shop a/b"], 1),
+        ("shop/a%2Fb", "shop", ["shop a/b"], 1),
+        ("a/b", "shop", ["shop a/b"], 1),
+        ("bank/c", "shop", [], 1),
+        ("c", "shop", [], 1),
+        ("bank/c", "all", ["bank c"], 1),
+        # "a" may be a client as well.
+        ("a/b", "all", ["shop a/b"], 3),
+        ("d", "all", ["bank d", "shop d"], 2),
+        # Nothing is known of the client, until it is named.
+        ("c", "all", ["bank c"], 2),
+        ("wallet/c", "all", ["wallet c"], 1),
+        ("wallet/unknown", "all", [], 3),
     ],
 )
-async def test_a_key_is_found_in_the_clients_that_are_covered_and_known(
-    service: Service, q: str, key: str, found: list[str], complete: bool
+async def test_a_key_is_found_in_each_client_that_is_covered_and_known(
+    seen: Service, q: str, key: str, found: list[str], looked_at: int
 ) -> None:
-    for client, each in (("shop", "a/b"), ("bank", "c")):
-        await create(service, each, client=client)
-
-    status, document = await ask(service, f"/search?q={q}", key)
+    status, document = await ask(seen, f"/search?q={q}", key)
 
     assert status == 200
     assert [f"{each['clientId']} {each['scheduleKey']}" for each in document["results"]] == found
     assert not any("taskData" in each for each in document["results"])
-    assert document["complete"] is complete
+    assert (document["clientsLookedAt"], document["complete"]) == (looked_at, True)
+
+
+async def test_a_search_and_the_list_of_clients_read_the_clients_together_once_a_minute(
+    seen: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    real = seen.engine.registry.list_clients
+
+    async def list_clients(**named: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await real(**named)
+
+    monkeypatch.setattr(seen.engine.registry, "list_clients", list_clients)
+    listed_at_ms = seen.engine.clock.now_ms()
+
+    await ask(seen, "/search?q=shop/d")
+    await ask(seen, "/search?q=d", "shop")
+    assert reads == 0, "a search in clients that are named needs no list"
+    _, clients = await ask(seen, "/clients")
+    seen.engine.clock.advance_ms(1)
+    _, found = await ask(seen, "/search?q=d")
+    _, own = await ask(seen, "/clients", "shop")
+
+    assert reads == 1
+    assert [each["clientId"] for each in clients["clients"]] == ["bank", "shop"]
+    assert [each["clientId"] for each in own["clients"]] == ["shop"]
+    assert clients["asOf"] == found["clientsAsOf"] == own["asOf"] == listed_at_ms
+
+
+async def test_a_list_of_clients_that_cannot_be_read_is_read_by_the_next_request(
+    seen: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def list_clients(**_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(seen.engine.registry, "list_clients", list_clients)
+        assert (await ask(seen, "/search?q=d"))[0] == 503
+        assert (await ask(seen, "/search?q=shop/d"))[0] == 200
+
+    assert (await ask(seen, "/search?q=d"))[0] == 200
 
 
 async def test_a_key_is_looked_for_in_the_clients_that_were_seen_up_to_a_bound(service: Service) -> None:
     await create(service, "a", client="client-7")
-    seen = [ClientId(f"client-{n}") for n in range(CLIENTS_MAX)]
+    names = [ClientId(f"client-{n}") for n in range(CLIENTS_MAX)]
     covered = names_of(["client-*"])
 
-    async def searched(clients: list[ClientId]) -> SearchResult:
-        async def known() -> list[ClientId]:
-            return clients
+    async def searched(clients: list[ClientId], *, complete: bool = True) -> SearchResult:
+        async def known() -> KnownClients:
+            return KnownClients(names=clients, complete=complete, as_of_ms=1)
 
         context = service.engine.context
-        search = KeySearch(context=context, clients=known, knows_clients=True)
         async with context.deadline() as deadline:
-            return await search.search("a", covered, deadline)
+            return await KeySearch(context=context, clients=known).search("a", covered, deadline)
 
-    all_of_them = await searched([*seen, ClientId("bank")])
-    too_many = await searched([*seen, ClientId("client-x")])
+    all_of_them = await searched([*names, ClientId("bank")])
+    too_many = await searched([*names, ClientId("client-x")])
+    cut_off = await searched(names, complete=False)
 
     assert [view.client_id for view in all_of_them.views] == ["client-7"]
     assert (all_of_them.clients_looked_at, all_of_them.complete) == (CLIENTS_MAX, True)
     assert (too_many.clients_looked_at, too_many.complete) == (CLIENTS_MAX, False)
+    assert (cut_off.clients_looked_at, cut_off.complete) == (CLIENTS_MAX, False)
+
+
+async def test_a_delivery_is_found_by_its_id_while_its_event_is_kept() -> None:
+    keys = {"all": a_principal(*Right, clients="*", topics="*"), "bank": a_principal(Right.READ, clients="bank")}
+    engine = Engine(telemetry=RecordingTelemetry())
+    async with open_service(engine, gate=gate_of(keys)) as service:
+        created = [await create(service, "done"), await create(service, "later", scheduleTime="2030-01-01T00:00:00Z")]
+        job = a_job(jobId="report", trigger={"type": "fixed_delay", "delayMs": 60_000})
+        async with (
+            aiohttp.ClientSession(service.url, headers={"Authorization": "Bearer all"}) as session,
+            session.post("/jobs", json=job) as answer,
+        ):
+            assert answer.status == 201, await answer.text()
+        engine.clock.advance_ms(61_000)
+        await service.deliver()
+        await service.recorded()
+        headers = [dict(record.headers) for record in engine.kafka.read_committed(builders.TOPIC)]
+        (run,) = [each for each in headers if RUN_ID in each]
+
+        _, found = await ask(service, f"/search?q={created[0]['deliveryId']}")
+        _, of_another = await ask(service, f"/search?q={created[0]['deliveryId']}", "bank")
+        _, pending = await ask(service, f"/search?q={created[1]['deliveryId']}")
+        _, of_job = await ask(service, f"/search?q={run[DELIVERY_ID].decode()}")
+
+    assert [(each["scheduleKey"], each["status"]) for each in found["results"]] == [("done", "delivered")]
+    assert (of_another["results"], pending["results"]) == ([], [])
+    assert (of_job["results"], of_job["runs"]) == (
+        [],
+        [{"clientId": "shop", "jobId": "report", "runId": run[RUN_ID].decode()}],
+    )

@@ -9,7 +9,9 @@ import pytest
 
 from clockwork.domain.rights import Right
 from clockwork.errors import StoreUnavailable
+from clockwork.http.page_reads import UNDER_WAY_MAX
 from clockwork.ports.read_units import current_meter
+from tests.support import builders
 from tests.support.waiting import until
 from tests.unit.api_edge import Edge, a_request, open_edge
 from tests.unit.service import Service, a_principal, gate_of, open_service
@@ -64,14 +66,43 @@ async def test_past_the_bucket_a_page_is_told_when_to_come_again_and_other_calls
     assert (await edge.ask("POST", "/schedules/get?fields=summary", json={"schedules": keys})).status == 429
 
 
+async def statuses_of(edge: Edge, requests: int) -> list[int]:
+    """The answers to so many lists at once: none that has begun ends before the others have begun, are refused, or wait."""
+    search, go = edge.engine.context.search, asyncio.Event()
+    found, begun = search.list_pointers, 0
+
+    async def list_pointers(*given: Any, **named: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        await go.wait()
+        return await found(*given, **named)
+
+    search.list_pointers = list_pointers  # type: ignore[method-assign]
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(edge.ask("GET", SUMMARIES), name="ask") for _ in range(requests)]
+
+        async def all_came() -> bool:
+            return begun + sum(task.done() for task in asking) >= min(requests, UNDER_WAY_MAX)
+
+        await until(all_came, "they read")
+        go.set()
+    return sorted(task.result().status for task in asking)
+
+
 async def test_requests_under_way_are_reckoned_with_by_what_the_last_one_cost(edge: Edge) -> None:
     # Else a hundred tabs that open at one moment would all be let in.
     costs(edge, 300)
     assert (await edge.ask("GET", SUMMARIES)).status == 200
+    # One that is refused reads nothing, and says nothing of the next one.
+    assert (await edge.ask("GET", f"{SUMMARIES}&limit=0")).status == 400
 
-    answers = await asyncio.gather(*(edge.ask("GET", SUMMARIES) for _ in range(4)))
+    assert await statuses_of(edge, 4) == [200, 429, 429, 429]
 
-    assert sorted(answer.status for answer in answers) == [200, 429, 429, 429]
+
+async def test_of_many_requests_whose_cost_is_not_known_yet_a_few_begin(edge: Edge) -> None:
+    costs(edge, 300)
+
+    assert await statuses_of(edge, 40) == UNDER_WAY_MAX * [200] + (40 - UNDER_WAY_MAX) * [429]
 
 
 async def test_what_costs_nothing_is_never_refused(edge: Edge) -> None:
@@ -131,7 +162,7 @@ async def asked(
         return answer.status, answer.headers.get("clockwork-read-units"), await answer.read()
 
 
-async def test_equal_requests_of_one_second_share_an_answer(service: Service, survey: Survey) -> None:
+async def test_equal_requests_of_some_seconds_share_an_answer(service: Service, survey: Survey) -> None:
     survey.go.clear()
     async with asyncio.TaskGroup() as group:
         both = [group.create_task(asked(service, key), name=key) for key in ("ana", "ben")]
@@ -151,12 +182,17 @@ async def test_other_rights_or_another_query_get_an_answer_of_their_own(service:
     assert survey.calls == 3
 
 
-async def test_who_wants_no_cache_gets_an_answer_of_the_moment(service: Service, survey: Survey) -> None:
-    await asked(service)
-    await asked(service, headers={"Cache-Control": "no-cache"})
-    await asked(service)
+async def test_who_wants_no_cache_gets_an_answer_of_the_moment_and_those_behind_it_nothing_older(
+    service: Service, survey: Survey
+) -> None:
+    _, _, old = await asked(service)
+    engine = service.engine
+    engine.store.put_by_hand(builders.row(builders.schedule(due_ms=engine.clock.now_ms() - 1_000)))
+    _, _, new = await asked(service, headers={"Cache-Control": "no-cache"})
+    _, units, last = await asked(service)
 
     assert survey.calls == 2
+    assert (last == new, last == old, units) == (True, False, "0")
 
 
 async def test_a_failure_is_not_shared(service: Service, survey: Survey) -> None:

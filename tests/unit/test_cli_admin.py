@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 
 from clockwork.domain.ownership import ProcessId
-from clockwork.domain.seen import ProcessReport
+from clockwork.domain.registry import ProcessReport
 from clockwork.settings.digests import digests_of
 from clockwork.settings.model import RunnerSettings, Settings
 from tests.support import builders
@@ -59,7 +59,7 @@ async def test_nodes_are_shown_with_their_troubles_and_the_settings_in_which_the
             kafka=kafka,
             settings=digests,
         )
-        await service.engine.seen.put_report(report)
+        await service.engine.registry.put_report(report)
     shown = (await admin(service, "nodes")).output
     for text in ("host:a", "host:b", "no broker answers", "CLOCKWORK_RETENTION_MS differs: " + "a" * 16):
         assert text in shown

@@ -48,7 +48,7 @@ def test_the_tree_has_every_command() -> None:
         if path and not isinstance(TREE[path], click.Group):
             groups[" ".join(path[:-1])].append(path[-1])
     assert groups == {
-        "": ["run", "init", "check", "leave", "forecast", "completion"],
+        "": ["run", "init", "check", "leave", "clients", "events", "forecast", "minutes", "completion"],
         "keys": ["new"],
         "schedule": [
             *(

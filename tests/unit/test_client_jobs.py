@@ -12,9 +12,9 @@ from aiohttp import ClientConnectionError
 import clockwork.client as c
 from clockwork.client import AsyncClient
 from clockwork.client.jobs import JobChanges, NewJobFields, trigger_document
-from clockwork.client.runs import OpenRun
+from clockwork.client.runs import RunInProgress
 from clockwork.domain.record import delivery_of
-from clockwork.domain.run import Chain, JobOfRow, RunId, RunKind
+from clockwork.domain.run import Chain, RunId, RunKind, RunOfRow
 from clockwork.errors import FieldError
 from clockwork.schema import problems
 from clockwork.schema.completion import HeartbeatDocument
@@ -331,7 +331,7 @@ def _conflict(reason: str) -> Problem:
         (_conflict("ended"), c.JobEnded),
         (_conflict("not_deleted"), c.JobNotDeleted),
         (_conflict("running"), c.JobRunning),
-        (_conflict("too_many_runs"), c.JobRunning),
+        (_conflict("too_many_runs"), c.TooManyRuns),
         (_conflict("no_fire_times"), c.NoFireTimes),
         (_conflict("not_open"), c.RunNotOpen),
         (_conflict("of a later service"), c.Conflict),
@@ -357,7 +357,7 @@ SCHEDULE = builders.schedule()
 
 
 def _headers(**fields: Any) -> list[tuple[str, bytes | None]]:
-    job = JobOfRow(
+    job = RunOfRow(
         rev=1,
         version=3,
         kind=RunKind.CATCH_UP,
@@ -553,7 +553,7 @@ async def test_a_run_is_kept_open_whatever_the_clock_of_its_consumer_says(skew_m
     reports = TimedReports(3.0)
     run = c.Run(status="running", run_id="s1", kind="scheduled", version=1, attempt=1, scheduled_at_ms=1)
     record = c.run_of(_record_of(run, NOW_MS + 3_000 + skew_ms))
-    async with OpenRun(reports, record, extend_ms=60_000, clock=StillClock()) as working:
+    async with RunInProgress(reports, record, extend_ms=60_000, clock=StillClock()) as working:
         await asyncio.sleep(600)
     assert (reports.completed, working.lost) == (True, None)
 

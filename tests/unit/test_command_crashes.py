@@ -14,7 +14,7 @@ from clockwork.domain.rights import ANYONE, EVERYTHING, Principal, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import CommandAlreadyProcessed, NewerFormat, StoreUnavailable, Unreadable
 from clockwork.requests.results import Cancelled, Created, Status
-from clockwork.stores.memory.store import Place, Write
+from clockwork.stores.memory.store import ItemKey, Write
 from tests.unit.command_desk import KEY, Desk, unanswered
 
 NAME = (ClientId("shop"), ScheduleKey("order-1"))
@@ -216,7 +216,7 @@ async def test_a_note_that_is_seen_before_the_rest_of_its_transaction_is_no_404(
     store = desk.engine.store
     monkeypatch.setattr(command_work, "APPLIED_S", 0.2)
 
-    def item_by_item(writes: Mapping[Place, Write]) -> None:
+    def item_by_item(writes: Mapping[ItemKey, Write]) -> None:
         writes[("note", *NAME)]()
         rest = {place: write for place, write in writes.items() if place[0] != "note"}
         asyncio.get_running_loop().call_later(0.01, lambda: [write() for write in rest.values()])

@@ -100,7 +100,7 @@ async def test_a_command_whose_answer_was_lost_has_its_effect_once_and_its_own_r
     ((status, _, headers),) = desk.replies()
     found = await state(desk)
     assert found is not None
-    assert (status, found.version, len(found.single)) == (
+    assert (status, found.version, len(found.side_rows)) == (
         201 if command in ("createJob", "runJob") else 200,
         2 if command == "updateJob" else 1,
         1 if command == "runJob" else 0,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clockwork.access.gate import open_access
+from clockwork.access.gate import build_access
 from clockwork.access.keys import KeyRing, hash_of, new_key
 from clockwork.domain.rights import ANYONE
 from clockwork.errors import CannotStart
@@ -65,7 +65,7 @@ def test_commands_have_the_rights_of_the_named_entry_as_long_as_it_counts(tmp_pa
     clock = ManualClock()
     expires = "expires = 2024-01-01T00:00:00Z"
     settings = access_of(tmp_path / "keys.toml", entry("producers", '["orders"]', expires), entry("other"))
-    access = open_access(settings, clock, NoTelemetry(), accepts=True)
+    access = build_access(settings, clock, NoTelemetry(), accepts=True)
     principal = access.principal_of_commands()
     assert principal is not None
     assert principal.topics.cover("orders")
@@ -77,20 +77,20 @@ def test_commands_have_the_rights_of_the_named_entry_as_long_as_it_counts(tmp_pa
 def test_several_entries_of_one_name_are_one_principal_only_if_they_may_do_the_same(tmp_path: Path) -> None:
     # While a key is being changed for another, both are there.
     same = access_of(tmp_path / "same.toml", entry("producers"), entry("producers"))
-    assert open_access(same, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is not None
+    assert build_access(same, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is not None
     differ = access_of(tmp_path / "differ.toml", entry("producers"), entry("producers", '["orders"]'))
     with pytest.raises(CannotStart, match="CLOCKWORK_COMMANDS_PRINCIPAL"):
-        open_access(differ, ManualClock(), NoTelemetry(), accepts=True)
+        build_access(differ, ManualClock(), NoTelemetry(), accepts=True)
     assert KeyRing(tmp_path / "differ.toml", ManualClock(), NoTelemetry()).principal_named("nobody") is None
 
 
 def test_with_a_star_or_without_keys_commands_may_do_everything(tmp_path: Path) -> None:
     star = access_of(tmp_path / "keys.toml", entry("producers"), principal="*")
-    assert open_access(star, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is ANYONE
+    assert build_access(star, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is ANYONE
     none = AccessSettings(commands="on")
-    assert open_access(none, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is ANYONE
+    assert build_access(none, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is ANYONE
 
 
 def test_a_worker_asks_for_nobody_s_rights(tmp_path: Path) -> None:
     settings = access_of(tmp_path / "keys.toml", entry("other"))
-    assert open_access(settings, ManualClock(), NoTelemetry(), accepts=False).principal_of_commands() is not None
+    assert build_access(settings, ManualClock(), NoTelemetry(), accepts=False).principal_of_commands() is not None

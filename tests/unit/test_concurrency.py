@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from clockwork.concurrency import gather_bounded
-from clockwork.errors import StoreThrottled
+from clockwork.concurrency import Turns, gather_bounded
+from clockwork.errors import StoreThrottled, TooManyRequests
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -71,3 +71,29 @@ async def test_a_caller_that_is_cancelled_while_a_failure_ends_the_rest_is_cance
     caller.cancel()
     await asyncio.wait([caller])
     assert caller.cancelled()
+
+
+async def test_some_have_their_turn_at_once_some_wait_and_the_others_are_refused() -> None:
+    turns = Turns("walks", at_once=2, waiting_max=3, retry_after_s=7)
+    running, most, go = 0, 0, asyncio.Event()
+
+    async def walk() -> None:
+        nonlocal running, most
+        async with turns.one():
+            running += 1
+            most = max(most, running)
+            await go.wait()
+            running -= 1
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(walk(), name="walk") for _ in range(5)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyRequests, match="walks") as refused:
+            await walk()
+        # One that waits and is cancelled leaves its place to another.
+        tasks[4].cancel()
+        await asyncio.wait([tasks[4]])
+        group.create_task(walk(), name="walk")
+        go.set()
+    assert (most, refused.value.retry_after_s) == (2, 7)
+    await walk()

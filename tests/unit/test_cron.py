@@ -2,7 +2,7 @@
 
 import pytest
 
-from clockwork.domain.triggers.cron import EXPRESSION_CHARS_MAX, Days, Dialect, read_cron
+from clockwork.domain.triggers.cron import EXPRESSION_CHARS_MAX, Days, Dialect, parse_cron
 from clockwork.domain.triggers.trigger import cron
 from clockwork.errors import InvalidInput
 from tests.unit.cron_times import following, ms
@@ -38,7 +38,7 @@ def days_of(expression: str, dialect: Dialect | None = None, days: Days | None =
     ],
 )
 def test_two_ways_to_write_an_expression_are_read_alike(same: str, other: str) -> None:
-    assert read_cron(same) == read_cron(other)
+    assert parse_cron(same) == parse_cron(other)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_two_ways_to_write_an_expression_are_read_alike(same: str, other: str) -
     ],
 )
 def test_business_days_are_the_same_days_in_every_dialect(dialect: Dialect | None, expression: str) -> None:
-    assert read_cron(expression, dialect=dialect) == read_cron("0 9 * * MON-FRI")
+    assert parse_cron(expression, dialect=dialect) == parse_cron("0 9 * * MON-FRI")
 
 
 def test_spring_takes_the_days_that_both_day_fields_name() -> None:
@@ -66,10 +66,10 @@ def test_spring_takes_the_days_that_both_day_fields_name() -> None:
 @pytest.mark.parametrize("expression", ["0 0 */2 * 1", "0 0 1 * */2", "0 0 */2 * */2", "0 0 *,5 * 1"])
 def test_day_fields_that_two_crons_read_differently_need_days(expression: str) -> None:
     with pytest.raises(InvalidInput) as wrong:
-        read_cron(expression)
+        parse_cron(expression)
 
     assert [error.field for error in wrong.value.errors] == ["days"]
-    assert read_cron(expression, days=Days.OR) != read_cron(expression, days=Days.AND)
+    assert parse_cron(expression, days=Days.OR) != parse_cron(expression, days=Days.AND)
 
 
 def test_a_stepped_day_field_alone_needs_nothing() -> None:
@@ -130,7 +130,7 @@ def test_years_bound_an_expression_of_aws_and_quartz() -> None:
 )
 def test_a_wrong_expression_is_refused_with_what_to_do(expression: str, field: str, message: str) -> None:
     with pytest.raises(InvalidInput) as wrong:
-        read_cron(expression)
+        parse_cron(expression)
 
     assert [error.field for error in wrong.value.errors] == [field]
     assert message in wrong.value.errors[0].message
@@ -149,14 +149,14 @@ def test_a_wrong_expression_is_refused_with_what_to_do(expression: str, field: s
 )
 def test_an_expression_of_another_dialect_is_refused(dialect: Dialect, expression: str, message: str) -> None:
     with pytest.raises(InvalidInput) as wrong:
-        read_cron(expression, dialect=dialect)
+        parse_cron(expression, dialect=dialect)
 
     assert message in wrong.value.errors[0].message
 
 
 def test_all_wrong_fields_of_an_expression_are_named_at_once() -> None:
     with pytest.raises(InvalidInput) as wrong:
-        read_cron("61 25 32 13 9")
+        parse_cron("61 25 32 13 9")
 
     assert [error.message.split("'")[0].strip() for error in wrong.value.errors] == [
         "minute",

@@ -18,10 +18,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from cronsim import CronSim
 
-from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.dst import GapRule, OverlapRule
 from clockwork.domain.triggers.trigger import cron
 from clockwork.domain.triggers.zones import Stretch, zone_names, zone_of
-from tests.simulation.size import FULL
+from tests.simulation.selection import FULL
 from tests.unit.cron_times import ms, zone_info
 
 DECADE: Final = (ms("2020-01-01T00:00") // 1_000, ms("2030-01-01T00:00") // 1_000)
@@ -37,7 +37,7 @@ EXPRESSIONS: Final = (
 )
 PARTS: Final = 32 if FULL else 2
 """Tests that share the changes, for as many workers."""
-RULES: Final = tuple(product(Gap, Overlap))
+RULES: Final = tuple(product(GapRule, OverlapRule))
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Minute:
     wall: datetime
     instants: tuple[int, ...]
     """In epoch seconds; empty if no clock shows it."""
-    moved_s: dict[Gap, int]
+    moved_s: dict[GapRule, int]
     """If no clock shows it."""
 
 
@@ -91,13 +91,13 @@ def minutes_around(zone: ZoneInfo, change_s: int) -> list[Minute]:
             }
         )
         # Before fold: the offset of before the gap, so the time is as late by the clock as it was meant.
-        minute = Minute(wall, tuple(instants), {} if instants else {Gap.SHIFT: round(both[0].timestamp())})
+        minute = Minute(wall, tuple(instants), {} if instants else {GapRule.SHIFT: round(both[0].timestamp())})
         minutes.append(minute)
         if not instants:
             missing.append(minute)
         elif missing:
             for each in missing:
-                each.moved_s[Gap.NEXT] = instants[0]
+                each.moved_s[GapRule.NEXT] = instants[0]
             missing = []
         wall += timedelta(minutes=1)
     return minutes
@@ -116,7 +116,7 @@ def named(field: str, low: int, high: int) -> frozenset[int]:
     return frozenset(values)
 
 
-def brute_force(expression: str, minutes: list[Minute], gap: Gap, overlap: Overlap) -> list[int]:
+def brute_force(expression: str, minutes: list[Minute], gap: GapRule, overlap: OverlapRule) -> list[int]:
     minute_field, hour_field, *_ = expression.split()
     in_minutes, in_hours = named(minute_field, 0, 59), named(hour_field, 0, 23)
     times: set[int] = set()
@@ -127,7 +127,7 @@ def brute_force(expression: str, minutes: list[Minute], gap: Gap, overlap: Overl
             times.update(
                 {"first": each.instants[:1], "second": each.instants[-1:], "both": each.instants}[overlap.value]
             )
-        elif gap is not Gap.SKIP:
+        elif gap is not GapRule.SKIP:
             times.add(each.moved_s[gap])
     return sorted(times)
 

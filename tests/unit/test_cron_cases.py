@@ -323,6 +323,6 @@ def test_a_preview_says_in_words_what_became_of_a_time() -> None:
     spring, usual = following(rule, ms("2026-03-28T12:00", BERLIN), 2)
     autumn = following(rule, ms("2026-10-24T12:00", BERLIN), 1)[0]
 
-    assert rule.note(spring) == "gap: 02:30 does not exist; moved to 03:00"
-    assert rule.note(usual) is None
-    assert rule.note(autumn) == "overlap: first of two"
+    assert rule.explain(spring) == "gap: 02:30 does not exist; moved to 03:00"
+    assert rule.explain(usual) is None
+    assert rule.explain(autumn) == "overlap: first of two"

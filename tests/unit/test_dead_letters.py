@@ -359,8 +359,116 @@ async def test_a_dead_letter_of_a_jobs_run_is_open_until_it_is_run_again_and_tha
             runs = (await answer.json())["runs"]
         manual = [each for each in runs if each["kind"] == "manual"]
         assert [each["status"] for each in manual] == ["armed"]
-        by_hand = [row for row in service.engine.store.rows.values() if row.job and row.job.kind == "manual"]
+        by_hand = [row for row in service.engine.store.rows.values() if row.run and row.run.kind == "manual"]
         assert [row.schedule.task_data for row in by_hand if isinstance(row, Row)] == [b'{"n":1}']
         (again,) = await letters(service)
         assert not again["open"]
         await admin(service, "dead-letters", "retry", *place, code=5)
+
+
+async def a_failed_run(service: Service, task_data: Any, **more: Any) -> dict[str, Any]:
+    """The name of the dead letter of a run, as a batch takes it."""
+    job = {"clientId": "shop", "jobId": "a", "taskData": task_data, **more}
+    late = {"delivery": {"topic": TOPIC, "deadline": 0, "onLate": "dead_letter"}, "misfire": {"policy": "fire_once"}}
+    every = {"trigger": {"type": "fixed_rate", "everyMs": 3_600_000}}
+    async with (
+        aiohttp.ClientSession(service.url, headers={"Authorization": "Bearer admin"}) as session,
+        session.post("/jobs", json=job | late | every) as answer,
+    ):
+        assert answer.status == 201, await answer.text()
+        due_ms = (await answer.json())["nextRun"]["dueAt"]
+    service.engine.clock.set_ms(due_ms + 1)
+    await service.deliver()
+    (letter,) = await letters(service, key="admin")
+    return {
+        name: letter[name] for name in ("clientId", "jobId", "deliveryId", "deadLetterTopic", "partition", "offset")
+    }
+
+
+def data_by_hand(service: Service) -> list[bytes]:
+    """The data of the runs by hand that are armed."""
+    rows = [row for row in service.engine.store.rows.values() if row.run and row.run.kind == "manual"]
+    return [row.schedule.task_data for row in rows if isinstance(row, Row)]
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"taskData": {"n": 1}}, b'{"n":1}'),
+        ({"taskData": "caf\u00e9"}, "caf\u00e9".encode()),
+        ({"taskData": '"quoted"'}, b'"quoted"'),
+        ({"taskData": 9_007_199_254_740_993}, b"9007199254740993"),
+        ({"taskData": "AAH/", "taskDataEncoding": "base64"}, b"\0\x01\xff"),
+    ],
+)
+async def test_letters_of_runs_are_retried_among_others_and_the_same_batch_again_runs_none_twice(
+    given: dict[str, Any], sent: bytes
+) -> None:
+    async with open_service() as service, aiohttp.ClientSession(service.url) as session:
+        run = await a_failed_run(service, given["taskData"], **{n: v for n, v in given.items() if n != "taskData"})
+        batch = {
+            "deadLetters": [
+                run,
+                {"clientId": "shop", "scheduleKey": "a", "deliveryId": run["deliveryId"]},
+                {**run, "deliveryId": "another"},
+                {**run, "offset": 77},
+                {**run, "deadLetterTopic": TOPIC},
+                {**run, "partition": -1},
+            ]
+        }
+
+        async def retried() -> list[Any]:
+            async with session.post("/admin/dead-letters/retry", json=batch) as answer:
+                results: list[Any] = (await answer.json())["results"]
+                return results
+
+        first, again = await retried(), await retried()
+
+        assert [each["status"] for each in first] == [201, 404, 404, 404, 404, 400]
+        assert [each["status"] for each in again] == [200, 404, 404, 404, 404, 400]
+        assert (first[0]["run"]["kind"], first[0]["run"]["status"]) == ("manual", "armed")
+        assert first[0]["run"]["runId"] == again[0]["run"]["runId"]
+        assert data_by_hand(service) == [sent]
+        assert first[1]["type"] == "urn:clockwork:problem:schedule-not-found"
+        assert first[2]["type"] == "urn:clockwork:problem:dead-letter-not-found"
+
+
+async def test_letters_of_runs_are_not_discarded_and_are_retried_by_those_who_may_run_a_job_alone() -> None:
+    keys = {
+        "operator": a_principal(Right.OPERATE, Right.READ, clients="shop"),
+        "maker": a_principal(Right.CREATE, clients="shop"),
+        "admin": a_principal(Right.ADMIN, Right.CREATE, clients="shop"),
+        "redacted": replace(a_principal(*Right, clients="shop"), redacted=True),
+        "elsewhere": a_principal(*Right, clients="bank"),
+    }
+    async with open_service(gate=gate_of(keys)) as service:
+        run = await a_failed_run(service, "hush-hush")
+        found = {}
+        for key in keys:
+            async with aiohttp.ClientSession(service.url, headers={"Authorization": f"Bearer {key}"}) as session:
+                results = [await acted(session, what, run) for what in ("discard", "retry")]
+            found[key] = [status for status, _ in results]
+            assert not any("hush-hush" in json.dumps(result) for _, result in results)
+            if key == "operator":
+                assert results[0][1]["type"] == "urn:clockwork:problem:dead-letter-of-run"
+
+    assert found == {
+        "operator": [409, 403],
+        "maker": [403, 201],
+        "admin": [403, 200],
+        "redacted": [409, 200],
+        "elsewhere": [403, 403],
+    }
+    assert data_by_hand(service) == [b"hush-hush"]
+
+
+async def test_the_run_of_a_deleted_job_is_not_retried_and_its_item_says_why() -> None:
+    async with open_service() as service, aiohttp.ClientSession(service.url) as session:
+        run = await a_failed_run(service, None)
+        async with session.delete("/jobs/shop/a") as answer:
+            assert answer.status == 200
+
+        status, result = await acted(session, "retry", run)
+
+    assert (status, result["reason"], result["job"]["jobId"]) == (409, "deleted", "a")
+    assert data_by_hand(service) == []

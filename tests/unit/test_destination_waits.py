@@ -6,10 +6,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from clockwork.domain.activity import TopicWait
 from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import Guarantee, RequestId, Retry
 from clockwork.errors import BrokerUnavailable, RefusalCause, Unavailable
-from clockwork.firing.destination_waits import ROUNDS_PER_SECOND, DestinationRateLimits, DestinationWaits, rate_limits
+from clockwork.firing.destination_waits import (
+    FORGET_MS,
+    ROUNDS_PER_SECOND,
+    DestinationRateLimits,
+    DestinationWaits,
+    rate_limits,
+)
 from clockwork.firing.lease import ShardLease
 from clockwork.firing.shard_pass import PREFIX_ROWS_MIN
 from clockwork.ports.telemetry import NoTelemetry
@@ -74,6 +81,17 @@ def test_a_topic_is_probed_again_after_its_back_off_and_forgotten_when_it_takes_
     waits.succeeded(TOPIC)
     again = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS + 100_000)
     assert again.until_ms - NOW_MS - 100_000 == wait.until_ms - NOW_MS
+
+
+def test_a_topic_that_takes_no_records_waits_since_its_first_refusal_for_the_latest_reason() -> None:
+    waits = a_missing_topic()
+    first = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
+    again = waits.refused(TOPIC, RefusalCause.TRANSIENT, "leader_away", now_ms=first.until_ms)
+    # Its back-off is over, and nothing was sent since: it still waits, for a minute.
+    assert waits.waiting(again.until_ms) == {TOPIC: TopicWait(NOW_MS, "leader_away")}
+    assert waits.waiting(again.until_ms + FORGET_MS) == {}
+    waits.succeeded(TOPIC)
+    assert waits.waiting(again.until_ms) == {}
 
 
 def test_a_destination_whose_broker_or_settings_take_nothing_is_probed_every_two_seconds_however_long_that_lasts() -> (

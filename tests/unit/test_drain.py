@@ -76,7 +76,18 @@ async def test_a_node_stops_accepting_then_withdraws_then_drains_its_shards_then
         ready.set()
 
     monkeypatch.setattr(lifecycle, "prepare_resources", prepared)
-    names = ("watch", "waker", "access", "certificates", "pauses", "clients", "reports", "recorder", "tail")
+    names = (
+        "watch",
+        "waker",
+        "access",
+        "certificates",
+        "pauses",
+        "clients",
+        "reports",
+        "recorder",
+        "forecasts",
+        "tail",
+    )
     parts: Any = {name: Idle(name, said) for name in names}
     readiness = NodeReadiness(
         role=Role.ALL,

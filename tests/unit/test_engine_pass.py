@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from clockwork.domain.planning import PROBE_ROWS_MAX
-from clockwork.domain.run import Chain, JobOfRow, RunKind, scheduled_run
+from clockwork.domain.run import Chain, RunKind, RunOfRow, scheduled_run
 from clockwork.domain.schedule import EndState, Guarantee, Receipt, RequestId, Retry, Row
 from clockwork.errors import ClockUntrusted, Fenced, Refusal, RefusalCause
 from clockwork.ports.telemetry import NoTelemetry
@@ -315,7 +315,7 @@ async def test_a_fire_time_that_is_caught_up_is_no_late_delivery() -> None:
     told = Lateness()
     engine = Engine(telemetry=told)
     for kind in (RunKind.SCHEDULED, RunKind.CATCH_UP):
-        job = JobOfRow(
+        job = RunOfRow(
             rev=1,
             version=1,
             kind=kind,
@@ -324,7 +324,7 @@ async def test_a_fire_time_that_is_caught_up_is_no_late_delivery() -> None:
             cursor_ms=DUE_MS,
             run_id=scheduled_run(DUE_MS),
         )
-        await engine.put(replace(row(schedule(schedule_key=kind.value)), job=job))
+        await engine.put(replace(row(schedule(schedule_key=kind.value)), run=job))
     lease = await engine.own()
     engine.at_due(late_ms=2_000)
     await engine.one_pass(lease)

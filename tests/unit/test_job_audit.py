@@ -9,13 +9,13 @@ from typing import Any, Final
 import pytest
 
 from clockwork.domain.jobs.calendar import Calendar, CalendarName
-from clockwork.domain.jobs.job import Completion, JobChange, JobName, JobState, JobStatus, TakenRow
-from clockwork.domain.jobs.misfire import Overlap
-from clockwork.domain.jobs.steps import after_end, create, delete, ended_row, pause, run_end_of, run_now
+from clockwork.domain.jobs.job import CompletionPolicy, JobName, JobState, JobStatus, JobTransaction, TakenRow
+from clockwork.domain.jobs.next_occurrence import OverlapPolicy
+from clockwork.domain.jobs.steps import after_end, create, delete, ended_row, pause, run_delivery_of, run_now
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import RequestId, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.triggers.calendars import Exclusion, exclusion
+from clockwork.domain.triggers.exclusions import Exclusion, exclusion
 from clockwork.domain.triggers.trigger import FixedRate, Trigger, cron
 from clockwork.domain.triggers.zones import RULES_VERSION
 from clockwork.errors import NewerFormat, StoreUnavailable, Unavailable, Unreadable
@@ -33,8 +33,8 @@ from tests.support.jobs import (
     created,
     definition,
     delivered,
-    moment,
     new_job,
+    step_context,
     the_row,
 )
 from tests.support.virtual_time import in_virtual_time
@@ -84,7 +84,7 @@ class World:
             self.trust,
             self.counts,
             take=self.take,
-            follow=self.follow,
+            follow_calendars=self.follow,
             shards=SHARDS,
             interval_ms=INTERVAL_MS,
         )
@@ -92,7 +92,7 @@ class World:
         self.followed: list[str] = []
         self.follow_fails = False
 
-    async def made(self, **fields: Any) -> JobChange:
+    async def made(self, **fields: Any) -> JobTransaction:
         change = created(new_job(**fields))
         await self.jobs.change(change)
         return change
@@ -141,7 +141,7 @@ async def test_a_row_that_was_deleted_by_hand_is_armed_again(caplog: pytest.LogC
         await asyncio.sleep(ONE_AUDIT_S)
 
     (row,) = world.rows
-    assert (row.job and row.job.run_id) == f"s{NOW_MS + MINUTE}"
+    assert (row.run and row.run.run_id) == f"s{NOW_MS + MINUTE}"
     assert world.counts.repaired == 1
     assert [vars(each)["event"] for each in caplog.records if each.levelname == "ERROR"] == ["job.repaired"]
 
@@ -152,16 +152,16 @@ async def test_a_row_that_was_delivered_and_not_followed_is_followed() -> None:
     world = World()
     change = await world.made()
     lost = the_row(change)
-    end = run_end_of(lost, delivered(lost), retention_ms=RETENTION_MS)
+    end = run_delivery_of(lost, delivered(lost), retention_ms=RETENTION_MS)
     assert end is not None
-    await world.jobs.put_run_ends([end], first_stands=False)
+    await world.jobs.put_run_deliveries([end], keep_existing=False)
     world.lose(lost)
     async with world.auditing():
         await asyncio.sleep(ONE_AUDIT_S)
 
     (row,) = world.rows
-    assert row.job is not None
-    assert row.job.scheduled_at_ms == NOW_MS + 2 * MINUTE
+    assert row.run is not None
+    assert row.run.scheduled_at_ms == NOW_MS + 2 * MINUTE
 
 
 @in_virtual_time
@@ -184,7 +184,7 @@ async def test_a_job_that_has_gone_on_between_the_two_looks_is_left_alone() -> N
     world.lose(row)
     async with world.auditing():
         await asyncio.sleep(START_S + 10)
-        await world.jobs.change(pause(change.state, [], moment(NOW_MS + MINUTE), note=None))
+        await world.jobs.change(pause(change.state, [], step_context(NOW_MS + MINUTE), note=None))
         await asyncio.sleep(CONFIRM_S)
 
     assert (world.rows, world.counts.repaired) == ([], 0)
@@ -209,24 +209,24 @@ async def test_a_row_that_is_about_to_be_applied_is_not_repaired() -> None:
 async def test_a_lost_run_by_hand_is_run_again_whatever_its_job_did_meanwhile() -> None:
     world = World()
     change = await world.made(trigger=None, durable=True)
-    again = run_now(change.state, definition(change), moment(NOW_MS), request_id="r")
+    again = run_now(change.state, definition(change), step_context(NOW_MS), request_id="r")
     await world.jobs.change(again)
     world.lose(the_row(again))
     async with world.auditing():
         await asyncio.sleep(START_S + 10)
-        moved = replace(again.state, rev=again.state.rev + 1, note="n")
-        await world.jobs.change(JobChange(before_rev=again.state.rev, state=moved))
+        moved = replace(again.state, rev=again.state.rev + 1, pause_reason="n")
+        await world.jobs.change(JobTransaction(before_rev=again.state.rev, state=moved))
         await asyncio.sleep(CONFIRM_S)
 
     (row,) = world.rows
-    assert (row.job and row.job.run_id) == again.state.single[0].run_id
+    assert (row.run and row.run.run_id) == again.state.side_rows[0].run_id
 
 
 @in_virtual_time
 async def test_a_job_for_which_nothing_was_armed_is_armed_and_counted() -> None:
     # It was made, or went on, while triggers armed nothing.
     world = World()
-    change = create(new_job(), None, moment(arms=False))
+    change = create(new_job(), None, step_context(triggers_on=False))
     await world.jobs.change(change)
     async with world.auditing():
         await asyncio.sleep(ONE_AUDIT_S)
@@ -239,7 +239,7 @@ async def test_a_deleted_job_is_forgotten_once_its_retention_is_over() -> None:
     world = World()
     kept, gone = await world.made(job_id=JobId("kept")), await world.made()
     for change, expires_at_s in ((kept, NOW_MS // 1_000 + 7_200), (gone, NOW_MS // 1_000)):
-        end = delete(change.state, [], moment(NOW_MS))
+        end = delete(change.state, [], step_context(NOW_MS))
         await world.jobs.change(replace(end, state=replace(end.state, expires_at_s=expires_at_s)))
     async with world.auditing():
         await asyncio.sleep(ONE_AUDIT_S)
@@ -256,7 +256,9 @@ async def test_the_newest_hundred_definitions_of_a_job_are_kept() -> None:
     job, state = definition(change), change.state
     for version in range(2, 121):
         before, state = state, replace(state, rev=state.rev + 1, version=version)
-        await world.jobs.change(JobChange(before_rev=before.rev, state=state, definition=replace(job, version=version)))
+        await world.jobs.change(
+            JobTransaction(before_rev=before.rev, state=state, definition=replace(job, version=version))
+        )
     async with world.auditing():
         await asyncio.sleep(ONE_AUDIT_S)
 
@@ -330,21 +332,21 @@ async def test_a_row_that_other_rules_of_time_zones_armed_is_moved() -> None:
     change = await world.made(trigger=every_hour)
     moved = replace(definition(change), trigger=Trigger(rule=FixedRate(every_ms=60 * MINUTE, anchor_ms=NOW_MS)))
     world.jobs.tables.definitions[(change.name, 1)] = moved
-    world.jobs.tables.states[change.name] = replace(change.state, tz="2001a")
+    world.jobs.tables.states[change.name] = replace(change.state, tz_release="2001a")
     async with world.auditing():
         await asyncio.sleep(ONE_AUDIT_S)
 
     (row,) = world.rows
     assert (row.due_ms, world.counts.rearmed) == (NOW_MS + 60 * MINUTE, ["time_zones"])
     state = world.jobs.tables.states[change.name]
-    assert (state.tz, state.version) == (RULES_VERSION, 1)
+    assert (state.tz_release, state.version) == (RULES_VERSION, 1)
 
 
 @in_virtual_time
 async def test_a_row_that_stands_where_the_present_rules_put_it_stays() -> None:
     world = World()
     change = await world.made()
-    world.jobs.tables.states[change.name] = replace(change.state, tz="2001a")
+    world.jobs.tables.states[change.name] = replace(change.state, tz_release="2001a")
     async with world.auditing():
         await asyncio.sleep(START_S + 10)
 
@@ -355,9 +357,9 @@ async def test_a_row_that_stands_where_the_present_rules_put_it_stays() -> None:
 async def test_runs_that_are_open_long_after_their_time_outs_are_counted() -> None:
     # Their watchdogs are there, and no owner ends them: say, the shard stands still.
     world = World()
-    change = await world.made(completion=Completion(timeout_ms=MINUTE), overlap=Overlap.SKIP)
+    change = await world.made(completion=CompletionPolicy(timeout_ms=MINUTE), overlap=OverlapPolicy.SKIP)
     row = the_row(change)
-    open_ = after_end(change.state, definition(change), ended_row(row, delivered(row)), moment(row.due_ms))
+    open_ = after_end(change.state, definition(change), ended_row(row, delivered(row)), step_context(row.due_ms))
     assert open_.state.open_run is not None
     await world.jobs.change(open_)
     world.store.put_by_hand(the_row(open_))
@@ -387,7 +389,7 @@ async def kept(world: World, content: Exclusion) -> None:
         exclusion=content,
         created_at_ms=NOW_MS,
         updated_at_ms=NOW_MS,
-        by=RequestId(content.digest),
+        write_id=RequestId(content.digest),
     )
     await world.jobs.put_calendar(calendar, before=await world.jobs.read_calendar(key))
 

@@ -9,17 +9,17 @@ from typing import Any, Final, TypeVar
 import pytest
 
 from clockwork.domain.jobs.job import (
-    Completion,
+    CompletionPolicy,
     CompletionResult,
-    JobChange,
     JobName,
     JobStatus,
+    JobTransaction,
     RetryOn,
     RunCompletion,
-    RunEnd,
+    RunDelivery,
     TakenRow,
 )
-from clockwork.domain.jobs.misfire import Overlap
+from clockwork.domain.jobs.next_occurrence import OverlapPolicy
 from clockwork.domain.jobs.steps import pause, run_now, update
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.position import due_ms_of
@@ -46,8 +46,8 @@ from tests.support.jobs import (
     definition,
     delivered,
     dropped,
-    moment,
     new_job,
+    step_context,
     the_row,
 )
 from tests.support.virtual_time import in_virtual_time
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 MINUTE: Final = 60_000
 RETRIES: Final = RetryPolicy(attempts_max=2, backoff=BackoffPolicy(initial_ms=1_000, max_ms=1_000))
-OF_JOBS: Final = {"read_job", "read_job_settled", "read_definition", "change_job", "put_run_ends"}
+OF_JOBS: Final = {"read_job", "read_job_committed", "read_definition", "change_job", "put_run_deliveries"}
 
 
 class Store(MemoryScheduleStore):
@@ -93,7 +93,7 @@ class World:
         """Those of another process."""
         return chains_on(self.jobs, clock=self.clock, trust=self.trust, wake=self.woken)
 
-    async def made(self, **fields: Any) -> JobChange:
+    async def made(self, **fields: Any) -> JobTransaction:
         change = created(new_job(**fields))
         await self.jobs.change(change)
         self.store.calls.clear()
@@ -136,14 +136,14 @@ async def test_a_row_of_a_job_is_noted_then_followed_then_deleted() -> None:
     run = the_row(change)
     await world.clean(run)
 
-    assert [call for call in world.store.calls if call in {"put_run_ends", "change_job", "finish"}] == [
-        "put_run_ends",
+    assert [call for call in world.store.calls if call in {"put_run_deliveries", "change_job", "finish"}] == [
+        "put_run_deliveries",
         "change_job",
         "finish",
     ]
     assert world.due_ms == [NOW_MS + 2 * MINUTE]
-    end = await world.jobs.read_run_end(change.name, run.position)
-    assert isinstance(end, RunEnd)
+    end = await world.jobs.read_run_delivery(change.name, run.position)
+    assert isinstance(end, RunDelivery)
     assert (end.run_id, end.receipt, end.failure) == (f"s{NOW_MS + MINUTE}", delivered(run).receipt, None)
     assert not world.store.outcomes
 
@@ -155,7 +155,7 @@ async def test_a_process_follows_the_rows_that_it_armed_without_reading_anything
     (second,) = world.rows
     await world.clean(second)
 
-    assert OF_JOBS.intersection(world.store.calls) == {"put_run_ends", "change_job"}
+    assert OF_JOBS.intersection(world.store.calls) == {"put_run_deliveries", "change_job"}
     assert world.due_ms == [NOW_MS + 3 * MINUTE]
 
 
@@ -166,7 +166,7 @@ async def test_states_that_are_not_remembered_are_read_for_all_rows_at_once(away
     made = [await world.made(job_id=JobId(f"job-{number}")) for number in range(3)]
     runs = [the_row(each) for each in made]
     world.store.away = {"read_jobs"} if away else set()
-    told = await world.chains.follow_all([(run, delivered(run)) for run in runs])
+    told = await world.chains.arm_next_all([(run, delivered(run)) for run in runs])
 
     assert told == [(run, None) for run in runs]
     reads = [call for call in world.store.calls if call in ("read_job", "read_jobs")]
@@ -178,14 +178,14 @@ async def test_two_ended_rows_of_one_job_in_one_chunk_are_followed_one_after_the
     # The state that was read for both is that before the first.
     world = World()
     first = await world.made()
-    by_hand = run_now(first.state, definition(first), moment(), request_id="r")
+    by_hand = run_now(first.state, definition(first), step_context(), request_id="r")
     await world.jobs.change(by_hand)
     run, single = the_row(first), the_row(by_hand)
-    told = await world.chains.follow_all([(run, delivered(run)), (single, delivered(single))])
+    told = await world.chains.arm_next_all([(run, delivered(run)), (single, delivered(single))])
 
     assert [error for _, error in told] == [None, None]
     state = world.jobs.tables.states[first.name]
-    assert (state.single, state.counts.delivered) == ((), 2)
+    assert (state.side_rows, state.counts.delivered) == ((), 2)
     assert sorted(world.due_ms)[-1] == NOW_MS + 2 * MINUTE
 
 
@@ -224,12 +224,12 @@ async def test_a_row_that_is_seen_before_its_state_waits_until_that_is_applied()
     world.jobs.tables.states[first.name] = first.state
     world.store.busy.add(("job", *first.name))
     with pytest.raises(TransactionConflict):
-        await world.new_chains().follow(second, delivered(second))
+        await world.new_chains().arm_next(second, delivered(second))
     assert world.rows == [second]
 
     world.store.busy.clear()
     world.jobs.tables.states[first.name] = now
-    await world.new_chains().follow(second, delivered(second))
+    await world.new_chains().arm_next(second, delivered(second))
 
     assert sorted(world.due_ms) == [NOW_MS + 2 * MINUTE, NOW_MS + 3 * MINUTE]
 
@@ -250,7 +250,7 @@ async def test_a_row_is_followed_by_what_the_job_is_now() -> None:
     await world.clean(the_row(await world.made()))
     (second,) = world.rows
     name = JobName(builders.CLIENT, JobId(second.schedule.schedule_key))
-    await world.jobs.change(pause(world.jobs.tables.states[name], [], moment(NOW_MS + 2 * MINUTE), note=None))
+    await world.jobs.change(pause(world.jobs.tables.states[name], [], step_context(NOW_MS + 2 * MINUTE), note=None))
     await world.clean(second)
 
     assert world.rows == []
@@ -262,7 +262,7 @@ async def test_a_definition_that_was_changed_meanwhile_counts_for_what_follows()
     world = World()
     change = await world.made()
     wanted = replace(definition(change), trigger=Trigger(rule=FixedRate(every_ms=7_000, anchor_ms=NOW_MS)))
-    await world.jobs.change(update(change.state, definition(change), wanted, [], moment(NOW_MS + MINUTE)))
+    await world.jobs.change(update(change.state, definition(change), wanted, [], step_context(NOW_MS + MINUTE)))
     await world.clean(the_row(change))
 
     assert world.due_ms == [NOW_MS + 63_000]
@@ -275,7 +275,7 @@ async def test_a_row_that_a_request_took_over_is_not_followed_again() -> None:
     await world.store.hold(run.name, hold)
     taken = [TakenRow(name=run.name, hold=hold)]
     wanted = replace(definition(change), description="new")
-    await world.jobs.change(update(change.state, definition(change), wanted, taken, moment(NOW_MS + 1)))
+    await world.jobs.change(update(change.state, definition(change), wanted, taken, step_context(NOW_MS + 1)))
     (new,) = world.rows
     await world.clean(run)
 
@@ -289,7 +289,7 @@ async def test_a_dropped_fire_time_is_in_the_log_as_skipped_and_not_as_a_run() -
     world.clock.set_ms(NOW_MS + 3 * MINUTE + 1)
     await world.clean(run, dropped(run, NOW_MS + 3 * MINUTE))
 
-    assert await world.jobs.read_run_end(change.name, run.position) is None
+    assert await world.jobs.read_run_delivery(change.name, run.position) is None
     assert [entry.position > run.position for entry in world.jobs.tables.log.values()] == [True]
 
 
@@ -349,7 +349,7 @@ async def test_an_untrusted_clock_arms_nothing() -> None:
     run = the_row(await world.made())
     world.trust.is_trusted = False
     with pytest.raises(ClockUntrusted):
-        await world.chains.follow(run, delivered(run))
+        await world.chains.arm_next(run, delivered(run))
 
     assert world.rows == [run]
 
@@ -378,7 +378,7 @@ async def test_a_row_whose_job_has_lost_its_definition_waits_for_it_and_not_for_
     there = world.jobs.tables.definitions.copy()
     world.jobs.tables.definitions.clear()
     with pytest.raises(TransactionConflict):
-        await world.chains.follow(run, delivered(run))
+        await world.chains.arm_next(run, delivered(run))
     world.jobs.tables.definitions.update(there)
     await world.clean(run)
     (second,) = world.rows
@@ -412,7 +412,7 @@ async def test_under_at_least_once_a_second_delivery_arms_nothing_and_changes_no
     await world.clean(run, delivered(run, NOW_MS + MINUTE + 900), chains=world.new_chains())
 
     assert world.rows == armed
-    end = await world.jobs.read_run_end(change.name, run.position)
+    end = await world.jobs.read_run_delivery(change.name, run.position)
     assert end is not None
     assert end.at_ms == NOW_MS + MINUTE + 5
 
@@ -427,7 +427,7 @@ async def test_a_taker_arms_what_its_former_owner_did_not() -> None:
     assert len(world.store.outcomes) == 1
 
 
-@pytest.mark.parametrize("away", sorted(OF_JOBS - {"read_job_settled"}))
+@pytest.mark.parametrize("away", sorted(OF_JOBS - {"read_job_committed"}))
 async def test_a_shard_is_not_taken_while_the_next_row_of_a_job_cannot_be_armed(away: str) -> None:
     world = World()
     run = the_row(await world.made())
@@ -441,8 +441,8 @@ async def test_a_shard_is_not_taken_while_the_next_row_of_a_job_cannot_be_armed(
 async def test_a_run_that_is_completed_already_when_it_runs_out_of_time_is_closed_by_that() -> None:
     # Completed before its row was cleaned up, and opened all the same: the job asked for completions only since.
     world = World()
-    completion = Completion(timeout_ms=1_000, retry=RETRIES, retry_on=frozenset(RetryOn))
-    change = await world.made(completion=completion, overlap=Overlap.SKIP)
+    completion = CompletionPolicy(timeout_ms=1_000, retry=RETRIES, retry_on=frozenset(RetryOn))
+    change = await world.made(completion=completion, overlap=OverlapPolicy.SKIP)
     run = the_row(change)
     await world.clean(run)
     (watchdog,) = world.rows
@@ -460,8 +460,8 @@ async def test_a_run_that_is_completed_already_when_it_runs_out_of_time_is_close
     await world.clean(watchdog, dropped(watchdog, reason="timed_out"))
 
     (row,) = world.rows
-    assert row.job is not None
-    assert row.job.kind is RunKind.SCHEDULED, "no other attempt"
+    assert row.run is not None
+    assert row.run.kind is RunKind.SCHEDULED, "no other attempt"
     assert world.jobs.tables.completions == {(change.name, run.position): done}
     state = world.jobs.tables.states[change.name]
     assert (state.open_run, state.failures) == (None, 0)

@@ -14,7 +14,7 @@ from clockwork.domain.destination import Topic
 from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
-    Completion,
+    CompletionPolicy,
     CompletionResult,
     Job,
     JobName,
@@ -24,15 +24,15 @@ from clockwork.domain.jobs.job import (
     RetryOn,
     RunCompletion,
     RunCounts,
-    RunEnd,
+    RunDelivery,
     RunRequest,
-    SkippedRuns,
+    SkippedTimes,
     SkipReason,
 )
-from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.next_occurrence import Misfire, MisfirePolicy, OverlapPolicy
 from clockwork.domain.position import Position
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.run import Chain, JobId, JobOfRow, RunId, RunKind
+from clockwork.domain.run import Chain, JobId, RunId, RunKind, RunOfRow
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -46,10 +46,9 @@ from clockwork.domain.schedule import (
     Row,
 )
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.triggers.calendars import OnExcluded, exclusion
 from clockwork.domain.triggers.cron import Days, Dialect
-from clockwork.domain.triggers.dst import Gap
-from clockwork.domain.triggers.dst import Overlap as DstOverlap
+from clockwork.domain.triggers.dst import GapRule, OverlapRule
+from clockwork.domain.triggers.exclusions import OnExcluded, exclusion
 from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron, rrule
 from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores.dynamodb import codec as dynamo_codec
@@ -70,7 +69,7 @@ POSITIONS = st.integers(1, 10**38 - 1).map(Position)
 PAIRS = st.dictionaries(SOME_UTF8, UTF8, max_size=4).map(lambda pairs: tuple(sorted(pairs.items())))
 
 NIGHTLY = cron("0 2 * * *", time_zone="Europe/Berlin")
-QUARTZ = cron("0 0 9 ? * MON-FRI", dialect=Dialect.QUARTZ, days=Days.OR, gap=Gap.SHIFT, overlap=DstOverlap.SECOND)
+QUARTZ = cron("0 0 9 ? * MON-FRI", dialect=Dialect.QUARTZ, days=Days.OR, gap=GapRule.SHIFT, overlap=OverlapRule.SECOND)
 SCHOOL_DAYS: Final = cron(
     "0 8 * * *",
     exclude=exclusion(
@@ -87,7 +86,7 @@ FORTNIGHTLY: Final = rrule(
     "FREQ=WEEKLY;INTERVAL=2;UNTIL=20301231T000000Z",
     start_ms=1_796_000_000_000,
     time_zone="Europe/Berlin",
-    gap=Gap.SKIP,
+    gap=GapRule.SKIP,
     exclude=exclusion(weekdays=["TUE"]),
 )
 TRIGGERS: Final = (
@@ -117,10 +116,10 @@ JOBS = st.builds(
     misfire=st.sampled_from(
         (Misfire(), Misfire(policy=MisfirePolicy.FIRE_ALL, grace_ms=5_000, catch_up_max=3, window_ms=10_000))
     ),
-    overlap=st.none() | st.sampled_from(Overlap),
+    overlap=st.none() | st.sampled_from(OverlapPolicy),
     completion=st.none()
     | st.builds(
-        Completion,
+        CompletionPolicy,
         timeout_ms=NATURAL,
         retry=st.none() | RETRIES,
         retry_on=st.frozensets(st.sampled_from(RetryOn)),
@@ -164,7 +163,7 @@ STATES = st.builds(
     digest=UTF8,
     created_at_ms=NATURAL,
     updated_at_ms=NATURAL,
-    by=UTF8.map(RequestId),
+    write_id=UTF8.map(RequestId),
     armed=st.none() | ARMED,
     cursor_ms=INT64,
     open_run=st.none()
@@ -178,17 +177,17 @@ STATES = st.builds(
         delivered_at_ms=NATURAL,
         until_ms=NATURAL,
     ),
-    single=st.lists(ARMED, max_size=3).map(tuple),
+    side_rows=st.lists(ARMED, max_size=3).map(tuple),
     backfill=st.none() | st.builds(Backfill, request_digits=UTF8, armed=ARMED, to_ms=INT64, left=NATURAL),
     failures=NATURAL,
     counts=st.builds(RunCounts, delivered=NATURAL, failed=NATURAL, skipped=NATURAL, of_trigger=NATURAL),
-    tz=UTF8,
-    note=st.none() | UTF8,
+    tz_release=UTF8,
+    pause_reason=st.none() | UTF8,
     paused_since_ms=st.none() | NATURAL,
     expires_at_s=st.none() | NATURAL,
 )
-RUN_ENDS = st.builds(
-    RunEnd,
+RUN_DELIVERIES = st.builds(
+    RunDelivery,
     client_id=CLIENT_IDS,
     job_id=JOB_IDS,
     position=POSITIONS,
@@ -204,7 +203,7 @@ RUN_ENDS = st.builds(
     expires_at_s=NATURAL,
 )
 SKIPPED = st.builds(
-    SkippedRuns,
+    SkippedTimes,
     client_id=CLIENT_IDS,
     job_id=JOB_IDS,
     position=POSITIONS,
@@ -239,7 +238,7 @@ REQUESTS = st.builds(
     expires_at_s=NATURAL,
 )
 ROW_PARTS = st.builds(
-    JobOfRow,
+    RunOfRow,
     rev=NATURAL,
     version=NATURAL,
     kind=st.sampled_from(RunKind),
@@ -281,12 +280,12 @@ def of_item(read: Callable[[Any, JobName], Any]) -> Callable[[Any], Any]:
 WAYS: Final = {
     "dynamodb-state": Way(STATES, dynamo.state_item, of_item(dynamo.state_of)),
     "dynamodb-definition": Way(JOBS, dynamo.definition, of_item(dynamo.definition_of)),
-    "dynamodb-log": Way(RUN_ENDS | SKIPPED, dynamo.entry, of_item(dynamo.entry_of)),
+    "dynamodb-log": Way(RUN_DELIVERIES | SKIPPED, dynamo.entry, of_item(dynamo.entry_of)),
     "dynamodb-completion": Way(COMPLETIONS, dynamo.entry, of_item(dynamo.completion_of)),
     "dynamodb-request": Way(REQUESTS, dynamo.request, of_item(dynamo.request_of)),
     "postgresql-state": Way(STATES, postgres.state_values, postgres.state_of, postgres.STATE_COLUMNS),
     "postgresql-definition": Way(JOBS, postgres.definition_values, postgres.definition_of, postgres.DEFINITION),
-    "postgresql-log": Way(RUN_ENDS | SKIPPED, postgres.log_values, postgres.log_entry_of, postgres.LOG),
+    "postgresql-log": Way(RUN_DELIVERIES | SKIPPED, postgres.log_values, postgres.log_entry_of, postgres.LOG),
     "postgresql-completion": Way(COMPLETIONS, postgres.completion_values, postgres.completion_of, postgres.COMPLETED),
     "postgresql-request": Way(REQUESTS, postgres.request_values, postgres.request_of, postgres.ASKED),
 }
@@ -357,7 +356,7 @@ def test_a_damaged_value_raises_unreadable_and_nothing_else(way: Way, data: st.D
         found = way.read(stored)
     except Unreadable:
         return
-    assert type(found).__name__ in {"Job", "JobState", "RunEnd", "SkippedRuns", "RunCompletion", "RunRequest"}
+    assert type(found).__name__ in {"Job", "JobState", "RunDelivery", "SkippedTimes", "RunCompletion", "RunRequest"}
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -376,16 +375,16 @@ def test_a_value_of_a_newer_format_is_told_from_a_damaged_one(way: Way, data: st
 @pytest.mark.parametrize("store", BY_STORE)
 @given(job=ROW_PARTS)
 def test_a_row_of_a_job_comes_back_as_it_was_in_a_format_that_an_older_node_leaves_alone(
-    store: str, job: JobOfRow
+    store: str, job: RunOfRow
 ) -> None:
-    original = replace(row(), job=job)
+    original = replace(row(), run=job)
     stored = written(store, original)
     assert read(store, stored, original) == original
     assert (stored["v"] == {"N": "2"}) if store == "dynamodb" else stored[-1] == 2
 
 
-def part() -> JobOfRow:
-    return JobOfRow(
+def part() -> RunOfRow:
+    return RunOfRow(
         rev=9,
         version=1,
         kind=RunKind.SCHEDULED,
@@ -408,16 +407,16 @@ def without(store: str, of: Row) -> Any:
 @pytest.mark.parametrize("store", BY_STORE)
 def test_a_row_of_a_job_that_has_lost_its_part_of_the_job_is_no_schedule(store: str) -> None:
     # It would be delivered, and its end would be noted under a key of the same name.
-    original = replace(row(), job=part())
+    original = replace(row(), run=part())
     broken = read(store, without(store, original), original)
     assert isinstance(broken, BrokenRow)
-    assert (broken.of_job, broken.job, broken.newer_format) == (True, None, False)
+    assert (broken.of_job, broken.run, broken.newer_format) == (True, None, False)
     assert broken.schedule_key == original.schedule.schedule_key
 
 
 @pytest.mark.parametrize("store", BY_STORE)
 def test_a_schedule_with_a_part_of_a_job_is_not_read_as_either(store: str) -> None:
-    original = replace(row(), job=part())
+    original = replace(row(), run=part())
     stored = written(store, original)
     older = stored | {"v": {"N": "1"}} if store == "dynamodb" else [*stored[:-1], 1]
     broken = read(store, older, original)
@@ -427,7 +426,7 @@ def test_a_schedule_with_a_part_of_a_job_is_not_read_as_either(store: str) -> No
 
 @pytest.mark.parametrize("store", BY_STORE)
 def test_a_row_that_cannot_be_read_tells_its_occurrence_if_that_can(store: str) -> None:
-    original = replace(row(), job=part())
+    original = replace(row(), run=part())
     stored = written(store, original)
     if store == "dynamodb":
         stored["guarantee"] = {"S": "never"}
@@ -435,7 +434,7 @@ def test_a_row_that_cannot_be_read_tells_its_occurrence_if_that_can(store: str) 
         stored[[name for name, _ in postgres_codec.ROW].index("guarantee")] = "never"
     broken = read(store, stored, original)
     assert isinstance(broken, BrokenRow)
-    assert (broken.of_job, broken.job) == (True, part())
+    assert (broken.of_job, broken.run) == (True, part())
 
 
 # --- keys

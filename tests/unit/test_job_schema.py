@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clockwork.domain.jobs.job import JobContent, NewJob
-from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.next_occurrence import Misfire, MisfirePolicy, OverlapPolicy
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
 from clockwork.domain.triggers.trigger import FixedRate
@@ -384,7 +384,7 @@ def test_a_wrong_change_is_refused_whatever_is_stored(fields: list[str], documen
 def test_overlap_needs_the_completion_that_is_stored_or_given() -> None:
     plain, completed = read(a_job()), read(a_job(completion={"timeoutMs": 5_000}))
     assert wrong(changed, plain, {"overlap": "wait"}) == ["overlap"]
-    assert changed(completed, {"overlap": "wait"}).overlap is Overlap.WAIT
+    assert changed(completed, {"overlap": "wait"}).overlap is OverlapPolicy.WAIT
     assert changed(plain, {"overlap": "skip", "completion": {"timeoutMs": 5_000}}).exclusive
     waiting = read(a_job(overlap="wait", completion={"timeoutMs": 5_000, "retry": {"attempts": 2}}))
     assert wrong(changed, waiting, {"overlap": "allow"}) == ["completion.retry"]

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from clockwork.domain.jobs.interpolation import RunValues, check_interpolation, interpolated
-from clockwork.domain.jobs.misfire import Decision, Ended, Misfire, MisfirePolicy, after_run
+from clockwork.domain.jobs.next_occurrence import Decision, EndedOccurrence, Misfire, MisfirePolicy, next_after_delivery
 from clockwork.domain.schedule import DataForm
 from clockwork.domain.triggers.trigger import Cron, Trigger
 from clockwork.domain.triggers.zones import zone_of
@@ -46,7 +46,7 @@ def test_each_trigger_of_the_page_is_read_and_fires() -> None:
 
 def test_the_table_of_changes_of_offset_is_what_is_computed() -> None:
     found: list[tuple[str, str]] = []
-    for row in rows_of("### Changes of offset")[2:]:
+    for row in rows_of("### Daylight saving time (changes of offset)")[2:]:
         rule, value = row[1].strip("`").split(": ")
         after = ms("2026-03-28T12:00") if rule == "gap" else ms("2026-10-24T12:00")
         cron = cron_of("u", "30 2 * * *", "Europe/Berlin", **{rule: value})
@@ -84,8 +84,10 @@ def test_the_table_of_missed_times_is_what_is_decided() -> None:
     back = ms("2026-11-29T10:21:00.500")
 
     def decided(policy: str) -> Decision:
-        last = Ended(scheduled_at_ms=eight, cursor_ms=eight, ended_ms=back, dropped=policy == "skip")
-        return after_run(trigger, Misfire(policy=MisfirePolicy(policy)), last, job="a/b", runs=1, now_ms=back)
+        last = EndedOccurrence(scheduled_at_ms=eight, cursor_ms=eight, ended_ms=back, dropped=policy == "skip")
+        return next_after_delivery(
+            trigger, Misfire(policy=MisfirePolicy(policy)), last, jitter_seed="a/b", runs=1, now_ms=back
+        )
 
     for row in rows_of("## Late, missed, paused")[2:]:
         policy, first, count = row[0].split("`")[1], row[3][:5], int(row[3].rpartition(" ")[2])

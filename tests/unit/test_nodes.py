@@ -7,17 +7,17 @@ from typing import Any
 import aiohttp
 
 from clockwork.domain.ownership import ProcessId
+from clockwork.domain.registry import DAY_MS, FORGOTTEN_MS, GONE_MS, REPORT_MS, KnownClient, ProcessReport
 from clockwork.domain.rights import Right
 from clockwork.domain.schedule import ClientId
-from clockwork.domain.seen import DAY_MS, FORGOTTEN_MS, GONE_MS, REPORT_MS, ProcessReport, SeenClient
 from clockwork.errors import BrokerUnavailable, StoreUnavailable
 from clockwork.observability.activity import RecordingTelemetry
-from clockwork.observability.clients import ClientNotes
+from clockwork.observability.known_clients import ClientRecorder
 from clockwork.operations.nodes import NodeSurvey, ProcessReports
 from clockwork.settings.digests import OWN, compared_names, differences, digests_of
 from clockwork.settings.model import AccessSettings, HttpSettings, KafkaSettings, RunnerSettings, Settings
 from clockwork.settings.sources import load_settings
-from clockwork.stores.memory.seen import MemorySeen
+from clockwork.stores.memory.registry import MemoryRegistry
 from tests.support import builders
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
@@ -32,7 +32,7 @@ def a_report(process: ProcessId, **more: Any) -> ProcessReport:
     return ProcessReport(process=process, **({"seen_at_ms": NOW_MS} | fields | more))
 
 
-class Away(MemorySeen):
+class Away(MemoryRegistry):
     """A store that does not answer while `away`."""
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Away(MemorySeen):
         await super().put_report(report)
         self.put.set()
 
-    async def note_client(self, client_id: ClientId, *, day: int) -> None:
+    async def put_client(self, client_id: ClientId, *, day: int) -> None:
         if self.away:
             raise StoreUnavailable
-        await super().note_client(client_id, day=day)
+        await super().put_client(client_id, day=day)
 
 
 async def members(*processes: ProcessId) -> frozenset[ProcessId]:
@@ -98,7 +98,7 @@ async def test_a_store_that_is_away_ends_no_process() -> None:
 
 
 async def test_reports_of_processes_that_are_gone_for_a_day_are_removed() -> None:
-    store, clock = MemorySeen(), ManualClock(NOW_MS)
+    store, clock = MemoryRegistry(), ManualClock(NOW_MS)
     await store.put_report(a_report(A, seen_at_ms=NOW_MS - FORGOTTEN_MS - 1))
     await store.put_report(a_report(B, seen_at_ms=NOW_MS - FORGOTTEN_MS))
     await ProcessReports(store=store, clock=clock, report=lambda _: a_report(C)).sweep()
@@ -135,7 +135,7 @@ def test_secrets_have_no_digest_but_that_they_are_there() -> None:
 
 
 async def test_nodes_are_shown_as_they_report_beside_the_members_of_the_group() -> None:
-    store = MemorySeen()
+    store = MemoryRegistry()
     different = digests_of(replace(Settings(), runner=RunnerSettings(retention_ms=3_600_000)))
     for report in (
         a_report(A, settings=digests_of(Settings())),
@@ -156,7 +156,7 @@ async def test_nodes_are_shown_while_kafka_is_away() -> None:
     async def away() -> frozenset[ProcessId]:
         raise BrokerUnavailable("no broker answers")
 
-    store = MemorySeen()
+    store = MemoryRegistry()
     await store.put_report(a_report(A))
     view = await NodeSurvey(store=store, clock=ManualClock(NOW_MS), member_processes=away).nodes()
     assert (len(view.reports), view.members, view.members_unknown) == (1, None, "no broker answers")
@@ -164,8 +164,8 @@ async def test_nodes_are_shown_while_kafka_is_away() -> None:
 
 async def test_the_call_shows_nodes_to_admins() -> None:
     engine = Engine(clock=ManualClock(NOW_MS))
-    await engine.seen.put_report(a_report(A, shards=3, clock_skew_ms=-2, loop_lag_ms=7, delivered_per_second=1.5))
-    await engine.seen.put_report(a_report(B, role="api", kafka="no broker answers"))
+    await engine.registry.put_report(a_report(A, shards=3, clock_skew_ms=-2, loop_lag_ms=7, delivered_per_second=1.5))
+    await engine.registry.put_report(a_report(B, role="api", kafka="no broker answers"))
     keys = {"admin": a_principal(Right.ADMIN), "reader": a_principal(Right.READ, clients="*", topics="*")}
     async with (
         open_service(engine, gate=gate_of(keys)) as service,
@@ -193,7 +193,7 @@ async def test_the_call_shows_nodes_to_admins() -> None:
 
 async def test_a_client_is_noted_once_a_day_and_again_after_a_note_that_was_lost() -> None:
     store, clock = Away(), ManualClock(NOW_MS)
-    notes = ClientNotes(store, clock)
+    notes = ClientRecorder(store, clock)
     shop, day = ClientId("shop"), NOW_MS // DAY_MS
     store.away = True
     notes.created(shop)
@@ -203,7 +203,7 @@ async def test_a_client_is_noted_once_a_day_and_again_after_a_note_that_was_lost
     for _ in range(3):
         notes.created(shop)
     await notes.write()
-    assert store.clients == {shop: SeenClient(client_id=shop, first_day=day, last_day=day)}
+    assert store.clients == {shop: KnownClient(client_id=shop, first_day=day, last_day=day)}
     store.clients.clear()
     notes.created(shop)
     await notes.write()
@@ -218,7 +218,7 @@ async def test_a_client_is_noted_once_a_day_and_again_after_a_note_that_was_lost
 async def test_a_key_sees_the_clients_that_it_covers() -> None:
     telemetry = RecordingTelemetry()
     engine = Engine(telemetry=telemetry)
-    notes = telemetry.clients = ClientNotes(engine.seen, engine.clock)
+    notes = telemetry.clients = ClientRecorder(engine.registry, engine.clock)
     async with open_service(engine) as service:
         await service.seed("shop", "shop-2", "bank")
         await notes.write()

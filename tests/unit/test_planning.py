@@ -16,7 +16,7 @@ from clockwork.domain.planning import (
     DestinationWait,
     RetryMark,
 )
-from clockwork.domain.run import Chain, JobOfRow, RunId, RunKind
+from clockwork.domain.run import Chain, RunId, RunKind, RunOfRow
 from clockwork.domain.schedule import BrokenRow, Guarantee, OnLate, Row
 from tests.support.builders import CLIENT, DUE_MS, TOPIC, broken_row, row, schedule
 from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused
@@ -344,7 +344,7 @@ def test_rows_that_are_due_are_counted_whether_they_fire_or_wait() -> None:
 
 
 def watchdog(lane: str = "a", **fields: Any) -> Row:
-    job = JobOfRow(
+    job = RunOfRow(
         rev=1,
         version=1,
         kind=RunKind.WATCHDOG,
@@ -354,7 +354,7 @@ def watchdog(lane: str = "a", **fields: Any) -> Row:
         run_id=RunId("s1"),
         timeout_ms=1,
     )
-    return replace(lane_row(lane, **fields), job=job)
+    return replace(lane_row(lane, **fields), run=job)
 
 
 def test_a_watchdog_is_never_sent_and_ends_inside_the_transaction() -> None:

@@ -117,7 +117,8 @@ async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_
             code, told[name] = await run(command, service.url, tmp_path)
             assert code == 0, command
     before_the_end = ["create", "reschedule", "load", "list", "fire"]
-    assert list(told) == [*before_the_end, "watch", "history", "why", "upcoming", "forecast"]
+    looks = ["history", "why", "upcoming", "forecast", "events", "minutes", "clients"]
+    assert list(told) == [*before_the_end, "watch", *looks]
     assert told["load"] == ["1 created, 0 there already, 0 rejected"]
     assert [json.loads(line)["scheduleKey"] for line in told["list"]] == ["order-1", "order-2"]
     (end,) = told["watch"]

@@ -2,7 +2,7 @@
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
-from clockwork.domain.run import Chain, JobOfRow, RunId, RunKind
+from clockwork.domain.run import Chain, RunId, RunKind, RunOfRow
 from clockwork.domain.schedule import Failure, OrderingKey
 from tests.support.builders import DUE_MS, broken_row, schedule
 
@@ -133,7 +133,7 @@ def test_a_dead_letter_of_a_row_with_absurd_names_stays_small() -> None:
 
 
 def test_a_run_of_a_job_says_which_it_is_and_until_when_it_is_to_be_completed() -> None:
-    job = JobOfRow(
+    job = RunOfRow(
         rev=1,
         version=3,
         kind=RunKind.CATCH_UP,
@@ -168,11 +168,11 @@ def test_a_run_of_a_job_says_which_it_is_and_until_when_it_is_to_be_completed() 
 
 
 def test_a_run_without_time_out_priority_or_fire_time_before_it_has_no_headers_of_these() -> None:
-    job = JobOfRow(
+    job = RunOfRow(
         rev=1,
         version=1,
         kind=RunKind.MANUAL,
-        chain=Chain.SINGLE,
+        chain=Chain.SIDE,
         scheduled_at_ms=DUE_MS,
         cursor_ms=DUE_MS,
         run_id=RunId("m1-0a1b2c3d"),

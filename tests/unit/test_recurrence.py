@@ -8,14 +8,14 @@ from dateutil.rrule import rrulestr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clockwork.domain.triggers.calendars import OnExcluded, exclusion
 from clockwork.domain.triggers.day_times import TimesByDay
-from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.dst import GapRule, OverlapRule
+from clockwork.domain.triggers.exclusions import OnExcluded, exclusion
 from clockwork.domain.triggers.recurrence import read_recurrence
 from clockwork.domain.triggers.trigger import Recurrence, Trigger, check_fires, rrule
 from clockwork.domain.triggers.zones import zone_of
 from clockwork.errors import InvalidInput
-from tests.simulation.size import FULL
+from tests.simulation.selection import FULL
 from tests.unit.cron_times import following, ms
 
 NOON: Final = ms("2026-11-29T12:00")
@@ -77,8 +77,8 @@ def test_times_are_those_of_the_clock_on_the_wall() -> None:
         "FREQ=DAILY;BYHOUR=2;BYMINUTE=30",
         start_ms=ms("2026-03-27T12:00"),
         time_zone="Europe/Berlin",
-        gap=Gap.SHIFT,
-        overlap=Overlap.BOTH,
+        gap=GapRule.SHIFT,
+        overlap=OverlapRule.BOTH,
     )
 
     assert times_of(berlin, "2026-03-28T12:00", 2) == ["2026-03-29T03:00:00+02:00", "2026-03-30T02:30:00+02:00"]
@@ -113,7 +113,7 @@ def test_dates_are_taken_out_by_a_calendar() -> None:
     )
 
     assert following(rule, 0, 3) == [ms("2026-11-25T09:00"), ms("2026-12-26T09:00"), ms("2027-01-25T09:00")]
-    assert rule.note(ms("2026-12-26T09:00")) == "excluded: moved from 2026-12-25 (dates)"
+    assert rule.explain(ms("2026-12-26T09:00")) == "excluded: moved from 2026-12-25 (dates)"
 
 
 # --- beside the oracle

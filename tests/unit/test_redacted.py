@@ -107,7 +107,15 @@ async def test_an_export_without_content_is_refused_as_no_import_could_take_it(p
         ({"taskData": None, "version": 1}, {"version": 1, "redacted": True}),
         ({"a": [{"taskData": 1}]}, {"a": [{"redacted": True}]}),
         ({"value": "x", "valueEncoding": "text", "topic": "t"}, {"topic": "t", "redacted": True}),
-        ({"runId": "s1", "result": {"a": 1}, "error": None}, {"runId": "s1", "error": None, "redacted": True}),
+        (
+            {"runId": "s1", "result": {"a": 1}, "status": "completed"},
+            {"runId": "s1", "status": "completed", "redacted": True},
+        ),
+        (
+            {"lastRun": {"runId": "s1", "error": {"stack": "…"}, "status": "failed"}},
+            {"lastRun": {"runId": "s1", "status": "failed", "redacted": True}},
+        ),
+        ({"kind": "failed", "runId": "s1", "result": "expired"}, ...),
         ({"kind": "delivered", "result": "ok"}, {"kind": "delivered", "result": "ok"}),
         ({"payloadSchema": {"headers": {"type": "object"}, "taskData": 1}, "labels": {"headers": "x"}}, ...),
         ({"headers": []}, ...),

@@ -13,7 +13,7 @@ from clockwork.domain.schedule import DataForm, Guarantee, NewSchedule, Ordering
 from clockwork.errors import InvalidInput, Unavailable
 from clockwork.ports.store import KeyName
 from clockwork.requests.batch import WAVE
-from clockwork.requests.results import Cancelled, Created, KeyTaken, NotFound, Repeated
+from clockwork.requests.results import AlreadyCreated, Cancelled, Created, KeyTaken, NotFound
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time
@@ -180,12 +180,14 @@ async def test_a_batch_that_was_not_finished_in_time_is_finished_by_the_same_bat
         counts = Counter(type(result) for result in results)
         done = len(stored(engine))
         assert stored(engine) == list(range(done))
-        assert counts[Repeated] == before
+        assert counts[AlreadyCreated] == before
         before = done
         if not counts[Unavailable]:
             break
-    assert [type(result) for result in results] == [Repeated] * counts[Repeated] + [Created] * counts[Created]
-    assert 0 < counts[Repeated] < 100
+    assert [type(result) for result in results] == [AlreadyCreated] * counts[AlreadyCreated] + [Created] * counts[
+        Created
+    ]
+    assert 0 < counts[AlreadyCreated] < 100
     assert stored(engine) == list(range(100))
 
 
@@ -206,7 +208,7 @@ async def test_what_is_new_between_repeats_is_stored_in_the_order_given() -> Non
     await create_all(engine, [an_item(n, due_ms=PAST_MS) for n in repeats])
     storing = Storing(engine)
     results = await create_all(engine, [an_item(n, due_ms=PAST_MS) for n in range(MANY)])
-    assert [type(result) for result in results] == [Created, Repeated] * (MANY // 2)
+    assert [type(result) for result in results] == [Created, AlreadyCreated] * (MANY // 2)
     assert storing.ended == list(range(0, MANY, 2))
     assert storing.most_at_once == 1
 
@@ -216,9 +218,9 @@ async def test_items_of_one_key_see_each_other_in_a_lane_too() -> None:
     engine = Engine()
     SlowStore(engine, 0.06)
     items = [an_item(n, due_ms=PAST_MS, key="same") for n in (1, 1, 2, 1)]
-    expected = [Created, Repeated, KeyTaken, Repeated]
+    expected = [Created, AlreadyCreated, KeyTaken, AlreadyCreated]
     assert [type(result) for result in await create_all(engine, items)] == expected
-    assert [type(result) for result in await create_all(engine, items)] == [Repeated, *expected[1:]]
+    assert [type(result) for result in await create_all(engine, items)] == [AlreadyCreated, *expected[1:]]
 
 
 @in_virtual_time

@@ -12,20 +12,20 @@ from clockwork.domain.jobs.job import JobStatus, NewJob
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
-from clockwork.domain.triggers.calendars import Exclusion, OnExcluded, exclusion
+from clockwork.domain.triggers.exclusions import Exclusion, OnExcluded, exclusion
 from clockwork.domain.triggers.preview import Preview
 from clockwork.domain.triggers.trigger import Trigger, cron
 from clockwork.errors import InvalidInput, StoreUnavailable
-from clockwork.requests.jobs.calendars import follow_job
+from clockwork.requests.jobs.calendars import follow_calendars_of
 from clockwork.requests.jobs.results import (
     CalendarDeleted,
     CalendarInUse,
     CalendarNotFound,
     CalendarPut,
     CalendarVersionDiffers,
+    JobAlreadyCreated,
     JobCreated,
-    JobDone,
-    JobRepeated,
+    JobUnchanged,
     TooManyCalendars,
 )
 from clockwork.requests.results import VersionCondition
@@ -124,7 +124,7 @@ async def test_the_same_create_again_is_the_same_job_whatever_became_of_its_cale
     await desk.created(daily())
     desk.engine.jobs.tables.calendars.clear()
 
-    assert isinstance(await desk.create(daily()), JobRepeated)
+    assert isinstance(await desk.create(daily()), JobAlreadyCreated)
 
 
 async def test_a_job_that_is_made_while_its_calendar_changes_has_the_new_one() -> None:
@@ -156,7 +156,7 @@ async def test_a_preview_has_the_calendars_of_its_client() -> None:
     await put(desk, on(1))
     trigger = daily().trigger
     assert trigger is not None
-    asked = Preview(trigger=trigger, from_ms=NOW_MS + 1, count=1, job=None, client_id=CLIENT)
+    asked = Preview(trigger=trigger, from_ms=NOW_MS + 1, count=1, jitter_seed=None, client_id=CLIENT)
     resolved = await desk.jobs.resolve(ANYONE, asked)
 
     assert [(each.at_ms - NOW_MS) / DAY_MS for each in resolved.times()] == [2]
@@ -319,8 +319,8 @@ async def test_jobs_that_cannot_be_reached_are_told_and_the_calendar_is_stored()
     assert due(desk) == [1]
 
     setattr(desk.engine.jobs, "change", real)  # noqa: B010
-    assert await follow_job(desk.engine.requests.context, NAME)
-    assert not await follow_job(desk.engine.requests.context, NAME)
+    assert await follow_calendars_of(desk.engine.requests.context, NAME)
+    assert not await follow_calendars_of(desk.engine.requests.context, NAME)
     assert due(desk) == [2]
 
 
@@ -438,5 +438,4 @@ async def test_a_put_of_the_same_trigger_changes_nothing_while_the_calendar_is_t
     await desk.created(daily())
     again = await desk.put(trigger=daily().trigger)
 
-    assert isinstance(again, JobDone)
-    assert not again.changed
+    assert isinstance(again, JobUnchanged)

@@ -12,7 +12,7 @@ from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput
 from clockwork.requests.pending_quota import PendingLimit
-from clockwork.requests.results import Cancelled, Created, KeyTaken, NotFound, Reason, Refused, Repeated, Status
+from clockwork.requests.results import AlreadyCreated, Cancelled, Created, KeyTaken, NotFound, Reason, Refused, Status
 from clockwork.requests.service import RequestService
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
@@ -43,7 +43,7 @@ async def test_the_same_create_again_is_the_same_schedule() -> None:
     first = await engine.create(new())
     again = await engine.create(new())
     assert isinstance(first, Created)
-    assert isinstance(again, Repeated)
+    assert isinstance(again, AlreadyCreated)
     assert again.view.position == first.view.position
 
 
@@ -70,7 +70,7 @@ async def test_a_late_repeat_of_a_cancelled_create_brings_nothing_back() -> None
     await engine.create(new())
     await engine.cancel(builders.CLIENT, KEY)
     again = await engine.create(new())
-    assert isinstance(again, Repeated)
+    assert isinstance(again, AlreadyCreated)
     assert again.view.status is Status.CANCELLED
 
 
@@ -79,7 +79,7 @@ async def test_a_repeat_is_recognised_though_its_topic_is_gone_and_the_clock_is_
     await engine.create(new())
     engine.kafka.delete_topic(builders.TOPIC)
     engine.trust.is_trusted = False
-    assert isinstance(await engine.create(new()), Repeated)
+    assert isinstance(await engine.create(new()), AlreadyCreated)
 
 
 async def test_another_create_under_a_pending_key_is_told_first_that_its_topic_is_missing() -> None:
@@ -107,7 +107,7 @@ async def test_a_repeat_is_recognised_while_its_schedule_is_being_moved() -> Non
 
     again = await engine.create(new())
 
-    assert isinstance(again, Repeated)
+    assert isinstance(again, AlreadyCreated)
     assert again.view.version == 2
 
 
@@ -130,7 +130,7 @@ async def test_a_repeat_of_a_pending_create_wakes_its_shard_again() -> None:
         assert engine.woken[len(accepted) :] == [(shard_of(OrderingKey(key), SHARDS), NewlyDue(due_ms))] * repeats
     await engine.cancel(builders.CLIENT, ScheduleKey("due in 100"))
     woken = engine.woken.copy()
-    assert isinstance(await engine.create(new("due in 100", due_ms=now_ms + 100)), Repeated)
+    assert isinstance(await engine.create(new("due in 100", due_ms=now_ms + 100)), AlreadyCreated)
     assert engine.woken == woken, "it has ended"
 
 
@@ -141,14 +141,14 @@ async def test_a_repeat_in_a_batch_or_at_a_limit_wakes_its_shard_again() -> None
     await engine.requests.create_batch(ANYONE, items)
     engine.woken.clear()
     repeated = await engine.requests.create_batch(ANYONE, items)
-    assert [type(each) for each in repeated] == [Repeated] * 3
+    assert [type(each) for each in repeated] == [AlreadyCreated] * 3
     wakeup = (shard_of(OrderingKey("lane"), SHARDS), NewlyDue(now_ms + 100))
     assert engine.woken == [wakeup] * 3
 
     engine.woken.clear()
     async with counting(PendingLimit(pending_max=1, count=FakeCount(found=9))) as pending:
         full = RequestService(context=engine.context, pending=pending)
-        assert isinstance(await full.create(ANYONE, items[0]), Repeated)
+        assert isinstance(await full.create(ANYONE, items[0]), AlreadyCreated)
     assert engine.woken == [wakeup]
 
 

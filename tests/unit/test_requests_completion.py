@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from clockwork.domain.jobs.job import (
-    Completion,
+    CompletionPolicy,
+    CompletionReport,
     CompletionResult,
     Heartbeat,
     JobStatus,
     RetryOn,
-    RunReport,
     SkipReason,
 )
-from clockwork.domain.jobs.misfire import Overlap
+from clockwork.domain.jobs.next_occurrence import OverlapPolicy
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.rights import ANYONE, Principal, Right, names_of
 from clockwork.domain.run import RunId, RunKind
@@ -27,8 +27,9 @@ from clockwork.requests.jobs.results import (
     JobReason,
     JobRefused,
     ReportResult,
+    RunAlreadyClosed,
     RunClosed,
-    RunGoesOn,
+    RunExtended,
     RunNotFound,
     RunReason,
     RunRefused,
@@ -42,9 +43,9 @@ from tests.unit.job_desk import MINUTE_MS, NAME, JobDesk
 FIRST_MS = NOW_MS + MINUTE_MS
 FIRST = RunId(f"s{FIRST_MS}")
 TIMEOUT_MS = 90_000
-DONE = RunReport(attempt=1, succeeded=True, document=b'{"rows":7}', started_at_ms=FIRST_MS + 1)
-FAILED = RunReport(attempt=1, succeeded=False, document=b'"disk full"')
-RETRIED = Completion(
+DONE = CompletionReport(attempt=1, succeeded=True, document=b'{"rows":7}', started_at_ms=FIRST_MS + 1)
+FAILED = CompletionReport(attempt=1, succeeded=False, document=b'"disk full"')
+RETRIED = CompletionPolicy(
     timeout_ms=TIMEOUT_MS,
     retry=RetryPolicy(attempts_max=2, backoff=BackoffPolicy(initial_ms=5_000, max_ms=5_000)),
     retry_on=frozenset(RetryOn),
@@ -54,27 +55,27 @@ RETRIED = Completion(
 class Desk(JobDesk):
     """A desk with consumers."""
 
-    async def opened(self, overlap: Overlap | None = Overlap.SKIP, **fields: Any) -> None:
+    async def opened(self, overlap: OverlapPolicy | None = OverlapPolicy.SKIP, **fields: Any) -> None:
         """A job whose first run is delivered, and awaits its completion."""
-        completion = fields.pop("completion", Completion(timeout_ms=TIMEOUT_MS))
+        completion = fields.pop("completion", CompletionPolicy(timeout_ms=TIMEOUT_MS))
         await self.created(new_job(overlap=overlap, completion=completion, **fields))
         await self.deliver_at(FIRST_MS)
 
-    async def report(self, report: RunReport | Heartbeat, run_id: RunId = FIRST) -> ReportResult:
+    async def report(self, report: CompletionReport | Heartbeat, run_id: RunId = FIRST) -> ReportResult:
         return await self.jobs.report_run(ANYONE, NAME, run_id, report)
 
-    async def closed(self, report: RunReport, run_id: RunId = FIRST) -> RunView:
+    async def closed(self, report: CompletionReport, run_id: RunId = FIRST) -> RunView:
         result = await self.report(report, run_id)
         assert isinstance(result, RunClosed), result
         return result.run
 
-    async def refused(self, report: RunReport | Heartbeat, run_id: RunId = FIRST) -> RunReason:
+    async def refused(self, report: CompletionReport | Heartbeat, run_id: RunId = FIRST) -> RunReason:
         result = await self.report(report, run_id)
         assert isinstance(result, RunRefused), result
         return result.reason
 
     def armed(self) -> list[tuple[RunKind, int]]:
-        return [(row.job.kind, row.due_ms) for row in self.rows() if row.job is not None]
+        return [(row.run.kind, row.due_ms) for row in self.rows() if row.run is not None]
 
 
 # --- a run beside which none may be open
@@ -88,7 +89,7 @@ async def test_a_completion_ends_the_run_arms_the_next_one_and_is_in_the_log() -
     run = await desk.closed(DONE)
 
     assert (run.status, desk.armed()) == (RunStatus.COMPLETED, [(RunKind.SCHEDULED, FIRST_MS + MINUTE_MS)])
-    shown = await desk.jobs.run(ANYONE, NAME, FIRST)
+    shown = await desk.jobs.find_run(ANYONE, NAME, FIRST)
     assert isinstance(shown, RunView)
     assert shown.completion is not None
     assert (shown.completion.result, shown.completion.document) == (CompletionResult.COMPLETED, b'{"rows":7}')
@@ -110,11 +111,11 @@ async def test_fire_times_that_pass_while_a_run_is_open_are_an_entry_of_the_log_
     # Case 47: skips that nobody is told of.
     telemetry = SkipCounter()
     desk = Desk(telemetry=telemetry)
-    await desk.opened(completion=Completion(timeout_ms=10 * MINUTE_MS))
+    await desk.opened(completion=CompletionPolicy(timeout_ms=10 * MINUTE_MS))
     desk.clock.set_ms(FIRST_MS + 2 * MINUTE_MS + 20_000)
     await desk.closed(DONE)
 
-    page = await desk.jobs.logs(ANYONE, NAME, LogQuery(status=RunStatus.SKIPPED), last=None, limit=10)
+    page = await desk.jobs.list_runs(ANYONE, NAME, LogQuery(status=RunStatus.SKIPPED), newest_position=None, limit=10)
     assert isinstance(page, RunsPage)
     (entry,) = page.runs
     assert entry.skipped is not None
@@ -131,8 +132,8 @@ async def test_the_same_report_again_changes_nothing_and_another_one_conflicts()
     before = await desk.state()
     result = await desk.report(DONE)
 
-    assert isinstance(result, RunClosed)
-    assert (result.repeated, await desk.refused(FAILED)) == (True, RunReason.COMPLETED)
+    assert isinstance(result, RunAlreadyClosed)
+    assert await desk.refused(FAILED) is RunReason.COMPLETED
     assert await desk.refused(Heartbeat(attempt=1, extend_ms=1_000)) is RunReason.COMPLETED
     assert await desk.state() == before
 
@@ -147,11 +148,10 @@ async def test_a_failure_is_followed_by_another_attempt_and_the_first_one_is_sup
 
     assert await desk.refused(DONE) is RunReason.SUPERSEDED
     repeated = await desk.report(FAILED)
-    assert isinstance(repeated, RunClosed)
-    assert repeated.repeated
+    assert isinstance(repeated, RunAlreadyClosed)
     second = await desk.closed(replace(DONE, attempt=2))
-    assert second.end is not None
-    assert (second.end.attempt, second.end.run_id, second.end.kind) == (2, FIRST, RunKind.RETRY)
+    assert second.delivery is not None
+    assert (second.delivery.attempt, second.delivery.run_id, second.delivery.kind) == (2, FIRST, RunKind.RETRY)
     assert desk.armed() == [(RunKind.SCHEDULED, FIRST_MS + MINUTE_MS)]
 
 
@@ -160,16 +160,16 @@ async def test_a_run_is_shown_at_its_latest_attempt() -> None:
     await desk.opened(completion=RETRIED)
     await desk.closed(FAILED)
     await desk.deliver_at(FIRST_MS + 5_000)
-    running = await desk.jobs.run(ANYONE, NAME, FIRST)
+    running = await desk.jobs.find_run(ANYONE, NAME, FIRST)
     assert isinstance(running, RunView)
-    assert running.end is not None
-    assert (running.status, running.end.attempt) == (RunStatus.RUNNING, 2)
+    assert running.delivery is not None
+    assert (running.status, running.delivery.attempt) == (RunStatus.RUNNING, 2)
     await desk.closed(replace(FAILED, attempt=2))
 
-    ended = await desk.jobs.run(ANYONE, NAME, FIRST)
+    ended = await desk.jobs.find_run(ANYONE, NAME, FIRST)
     assert isinstance(ended, RunView)
-    assert ended.end is not None
-    assert (ended.status, ended.end.attempt) == (RunStatus.FAILED, 2)
+    assert ended.delivery is not None
+    assert (ended.status, ended.delivery.attempt) == (RunStatus.FAILED, 2)
 
 
 async def test_a_failure_that_is_final_is_not_tried_again() -> None:
@@ -216,12 +216,12 @@ async def test_a_completion_whose_answer_was_lost_is_recognised() -> None:
     desk.lose_answer()
     result = await desk.report(DONE)
     assert isinstance(result, RunClosed)
-    assert (result.repeated, desk.armed()) == (False, [(RunKind.SCHEDULED, FIRST_MS + MINUTE_MS)])
+    assert desk.armed() == [(RunKind.SCHEDULED, FIRST_MS + MINUTE_MS)]
 
 
 async def test_a_report_before_the_cleanup_waits_for_it_and_is_told_to_ask_again() -> None:
     desk = Desk(request_timeout_ms=50)
-    await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=TIMEOUT_MS)))
+    await desk.created(new_job(overlap=OverlapPolicy.SKIP, completion=CompletionPolicy(timeout_ms=TIMEOUT_MS)))
     desk.clock.set_ms(FIRST_MS)
     with pytest.raises(Unavailable, match="not open yet"):
         await desk.report(DONE)
@@ -229,13 +229,13 @@ async def test_a_report_before_the_cleanup_waits_for_it_and_is_told_to_ask_again
 
 async def test_a_run_that_nobody_can_have_read_yet_is_not_delivered() -> None:
     desk = Desk()
-    await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=TIMEOUT_MS)))
+    await desk.created(new_job(overlap=OverlapPolicy.SKIP, completion=CompletionPolicy(timeout_ms=TIMEOUT_MS)))
     assert await desk.refused(DONE) is RunReason.NOT_DELIVERED
 
 
 async def test_a_run_is_not_called_undelivered_by_a_clock_that_is_not_trusted() -> None:
     desk = Desk()
-    await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=TIMEOUT_MS)))
+    await desk.created(new_job(overlap=OverlapPolicy.SKIP, completion=CompletionPolicy(timeout_ms=TIMEOUT_MS)))
     desk.engine.trust.is_trusted = False
     with pytest.raises(ClockUntrusted):
         await desk.report(DONE)
@@ -261,7 +261,7 @@ async def test_a_run_that_is_open_for_longer_than_its_entry_is_kept_is_completed
     desk = Desk()
     await desk.opened()
     desk.engine.jobs.tables.log.clear()
-    shown = await desk.jobs.run(ANYONE, NAME, FIRST)
+    shown = await desk.jobs.find_run(ANYONE, NAME, FIRST)
     assert isinstance(shown, RunView)
     assert (shown.status, shown.run_id) == (RunStatus.RUNNING, FIRST)
     assert (await desk.closed(DONE)).status is RunStatus.COMPLETED
@@ -292,7 +292,7 @@ async def test_so_many_failed_runs_in_a_row_pause_the_job(caplog: pytest.LogCapt
     await desk.deliver_at(FIRST_MS + MINUTE_MS)
     await desk.closed(FAILED, RunId(f"s{FIRST_MS + MINUTE_MS}"))
     state = await desk.state()
-    assert (state.status, state.note, desk.rows()) == (
+    assert (state.status, state.pause_reason, desk.rows()) == (
         JobStatus.PAUSED,
         "paused after 2 failed runs in a row",
         [],
@@ -302,7 +302,9 @@ async def test_so_many_failed_runs_in_a_row_pause_the_job(caplog: pytest.LogCapt
 
 async def test_a_fixed_delay_counts_from_the_completion() -> None:
     desk = Desk()
-    await desk.created(new_job(Trigger(rule=FixedDelay(delay_ms=5_000)), completion=Completion(timeout_ms=TIMEOUT_MS)))
+    await desk.created(
+        new_job(Trigger(rule=FixedDelay(delay_ms=5_000)), completion=CompletionPolicy(timeout_ms=TIMEOUT_MS))
+    )
     await desk.deliver()
     desk.clock.set_ms(NOW_MS + 70_000)
     await desk.closed(DONE, RunId(f"s{NOW_MS}"))
@@ -328,12 +330,12 @@ async def test_a_heartbeat_moves_the_time_out_and_never_brings_it_nearer() -> No
     await desk.opened()
     desk.clock.set_ms(FIRST_MS + 60_000)
     result = await desk.report(Heartbeat(attempt=1, extend_ms=60_000))
-    assert isinstance(result, RunGoesOn)
+    assert isinstance(result, RunExtended)
     assert (result.until_ms, desk.armed()) == (FIRST_MS + 120_000, [(RunKind.WATCHDOG, FIRST_MS + 120_000)])
 
     before = await desk.state()
     nearer = await desk.report(Heartbeat(attempt=1, extend_ms=1_000))
-    assert isinstance(nearer, RunGoesOn)
+    assert isinstance(nearer, RunExtended)
     assert (nearer.until_ms, await desk.state()) == (FIRST_MS + 120_000, before)
 
     await desk.deliver_at(FIRST_MS + TIMEOUT_MS)
@@ -347,7 +349,7 @@ async def test_a_heartbeat_whose_answer_was_lost_is_made_once() -> None:
     before = await desk.state()
     desk.lose_answer()
     result = await desk.report(Heartbeat(attempt=1, extend_ms=TIMEOUT_MS * 2))
-    assert isinstance(result, RunGoesOn)
+    assert isinstance(result, RunExtended)
     assert (result.until_ms, (await desk.state()).rev) == (FIRST_MS + TIMEOUT_MS * 2, before.rev + 1)
 
 
@@ -355,13 +357,15 @@ async def test_a_heartbeat_whose_answer_was_lost_is_made_once() -> None:
 
 
 @pytest.mark.parametrize("report", [DONE, FAILED, Heartbeat(attempt=1, extend_ms=TIMEOUT_MS * 2)])
-async def test_a_report_of_a_run_whose_watchdog_is_lost_puts_it_again_and_counts(report: RunReport | Heartbeat) -> None:
+async def test_a_report_of_a_run_whose_watchdog_is_lost_puts_it_again_and_counts(
+    report: CompletionReport | Heartbeat,
+) -> None:
     desk = Desk()
     await desk.opened()
     desk.lose(*desk.rows())
     result = await desk.report(report)
 
-    assert isinstance(result, RunClosed | RunGoesOn)
+    assert isinstance(result, RunClosed | RunExtended)
     until_ms = FIRST_MS + TIMEOUT_MS * 2
     watched = [(RunKind.WATCHDOG, until_ms)]
     assert desk.armed() == (watched if report not in (DONE, FAILED) else [(RunKind.SCHEDULED, FIRST_MS + MINUTE_MS)])
@@ -372,7 +376,7 @@ async def test_a_report_of_a_run_whose_watchdog_is_lost_puts_it_again_and_counts
     [(DONE, None), (FAILED, RunReason.COMPLETED), (Heartbeat(attempt=1, extend_ms=1_000), RunReason.COMPLETED)],
 )
 async def test_an_open_run_whose_completion_is_noted_already_is_closed_by_what_stands(
-    report: RunReport | Heartbeat, reason: RunReason | None
+    report: CompletionReport | Heartbeat, reason: RunReason | None
 ) -> None:
     desk = Desk()
     await desk.opened()
@@ -385,14 +389,16 @@ async def test_an_open_run_whose_completion_is_noted_already_is_closed_by_what_s
     result = await desk.report(report)
 
     assert (
-        isinstance(result, RunClosed) if reason is None else isinstance(result, RunRefused) and result.reason is reason
+        isinstance(result, RunAlreadyClosed)
+        if reason is None
+        else isinstance(result, RunRefused) and result.reason is reason
     )
     assert ((await desk.state()).open_run, desk.armed()) == (None, [(RunKind.SCHEDULED, FIRST_MS + MINUTE_MS)])
 
 
 async def test_a_report_of_a_run_that_waits_for_its_lane_is_told_that_it_is_not_delivered() -> None:
     desk = Desk()
-    await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=TIMEOUT_MS)))
+    await desk.created(new_job(overlap=OverlapPolicy.SKIP, completion=CompletionPolicy(timeout_ms=TIMEOUT_MS)))
     desk.clock.set_ms(FIRST_MS + 60_000)
     assert await desk.refused(DONE) is RunReason.NOT_DELIVERED
     assert desk.armed() == [(RunKind.SCHEDULED, FIRST_MS)]
@@ -409,7 +415,7 @@ async def test_where_runs_may_overlap_a_late_completion_counts_and_the_next_run_
     assert running is not None
     assert [each.status for each in running.open_runs or ()] == [RunStatus.RUNNING]
     desk.clock.set_ms(FIRST_MS + TIMEOUT_MS)
-    shown = await desk.jobs.run(ANYONE, NAME, FIRST)
+    shown = await desk.jobs.find_run(ANYONE, NAME, FIRST)
     assert isinstance(shown, RunView)
     assert shown.status is RunStatus.TIMED_OUT
 

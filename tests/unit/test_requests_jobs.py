@@ -2,27 +2,29 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from clockwork.domain.jobs.job import (
-    SINGLE_MAX,
+    MANUAL_RUNS_MAX,
     BackfillRequest,
-    Completion,
-    JobChange,
+    CompletionPolicy,
+    CompletionReport,
     JobContent,
     JobStatus,
+    JobTransaction,
     RunNow,
-    RunReport,
     SkipReason,
 )
-from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
-from clockwork.domain.jobs.steps import run_end_of
+from clockwork.domain.jobs.next_occurrence import Misfire, MisfirePolicy, OverlapPolicy
+from clockwork.domain.jobs.steps import run_delivery_of
 from clockwork.domain.rights import ANYONE, Principal, Right, names_of
 from clockwork.domain.run import JobId, RunId, RunKind
 from clockwork.domain.schedule import RequestId, Row, RowName
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.triggers.trigger import FixedRate, Trigger
+from clockwork.domain.triggers.exclusions import exclusion
+from clockwork.domain.triggers.trigger import FixedRate, Trigger, cron
 from clockwork.domain.wakeup import NewlyDue, WakeUp, Wanted
 from clockwork.errors import (
     ClockUntrusted,
@@ -42,16 +44,17 @@ from clockwork.requests.jobs import take
 from clockwork.requests.jobs.listing import JobQuery
 from clockwork.requests.jobs.log import LogQuery
 from clockwork.requests.jobs.results import (
+    JobAlreadyCreated,
+    JobChanged,
     JobCreated,
-    JobDone,
     JobNotFound,
     JobReason,
     JobRefused,
-    JobRepeated,
     JobsPage,
+    JobUnchanged,
     JobVersionDiffers,
     RunAccepted,
-    RunRepeated,
+    RunAlreadyAccepted,
     RunsPage,
     RunStatus,
     RunView,
@@ -74,7 +77,7 @@ async def test_a_job_is_durable_with_its_first_run_armed() -> None:
     desk = JobDesk()
     view = await desk.created()
     (row,) = desk.rows()
-    assert (row.due_ms, row.job.run_id if row.job else None) == (FIRST_MS, RunId(f"s{FIRST_MS}"))
+    assert (row.due_ms, row.run.run_id if row.run else None) == (FIRST_MS, RunId(f"s{FIRST_MS}"))
     assert view.next_run is not None
     assert view.next_run.position == row.position
 
@@ -85,7 +88,7 @@ async def test_the_same_create_again_is_the_same_job_whatever_became_of_it() -> 
     await desk.put(description="changed")
     await desk.delete()
     again = await desk.create()
-    assert isinstance(again, JobRepeated)
+    assert isinstance(again, JobAlreadyCreated)
     assert (again.view.state.status, again.view.version) == (JobStatus.DELETED, 2)
     assert desk.rows() == []
 
@@ -151,7 +154,7 @@ async def test_a_repeat_is_recognised_though_its_topic_is_gone_and_the_clock_is_
     await desk.created()
     desk.engine.kafka.delete_topic(builders.TOPIC)
     desk.engine.trust.is_trusted = False
-    assert isinstance(await desk.create(), JobRepeated)
+    assert isinstance(await desk.create(), JobAlreadyCreated)
 
 
 async def test_a_create_for_a_topic_that_does_not_exist_names_the_field() -> None:
@@ -185,7 +188,7 @@ async def test_a_client_with_as_many_jobs_as_it_may_have_creates_no_more_and_rep
     await desk.created(new_job(job_id="b", digest="b"))
     with pytest.raises(TooManyJobs):
         await desk.create(new_job(job_id="c", digest="c"))
-    assert isinstance(await desk.create(), JobRepeated)
+    assert isinstance(await desk.create(), JobAlreadyCreated)
 
 
 # --- PUT
@@ -217,8 +220,8 @@ async def test_a_change_that_changes_nothing_writes_nothing() -> None:
     await desk.created()
     rev = (await desk.state()).rev
     result = await desk.put(description=None)
-    assert isinstance(result, JobDone)
-    assert (result.changed, result.view.version, (await desk.state()).rev) == (False, 1, rev)
+    assert isinstance(result, JobUnchanged)
+    assert (result.view.version, (await desk.state()).rev) == (1, rev)
 
 
 async def test_a_change_that_comes_too_late_for_the_armed_run_says_so_and_holds_for_the_next() -> None:
@@ -240,8 +243,8 @@ async def test_the_same_change_again_still_names_the_run_that_is_in_flight() -> 
     await desk.in_flight()
     await desk.put(task_data=b"new")
     again = await desk.put(task_data=b"new")
-    assert isinstance(again, JobDone)
-    assert (again.changed, again.view.in_flight) == (False, (first,))
+    assert isinstance(again, JobUnchanged)
+    assert (again.view.in_flight) == ((first,))
 
 
 async def test_a_change_begins_again_when_a_run_has_ended_meanwhile() -> None:
@@ -331,8 +334,8 @@ async def test_a_change_whose_answer_was_lost_is_made_once_whatever_followed_it(
 
     desk.lose_answer(then=other_change)
     result = await desk.put(description="mine")
-    assert isinstance(result, JobDone)
-    assert (result.changed, result.view.version) == (True, 3)
+    assert isinstance(result, JobChanged)
+    assert (result.view.version) == (3)
     assert (result.view.job.description, result.view.job.priority) == ("mine", 7)
 
 
@@ -348,12 +351,11 @@ async def test_a_change_is_made_only_of_the_version_that_its_condition_names(ver
     desk = JobDesk()
     await desk.created()
     result = await desk.put(VersionCondition(any_of=frozenset({version})), description="mine")
-    assert isinstance(result, JobDone if holds else JobVersionDiffers)
+    assert isinstance(result, JobChanged if holds else JobVersionDiffers)
     # The same request again, after a lost answer: no other can have come in between.
     if holds:
         again = await desk.put(VersionCondition(any_of=frozenset({1})), description="mine")
-        assert isinstance(again, JobDone)
-        assert not again.changed
+        assert isinstance(again, JobUnchanged)
 
 
 async def test_a_deleted_job_is_not_changed_and_an_unknown_one_not_found() -> None:
@@ -389,12 +391,12 @@ async def test_a_paused_job_has_no_run_and_resume_catches_nothing_up() -> None:
     desk = JobDesk()
     await desk.created()
     view = done(await desk.pause("stock-taking"))
-    assert (view.state.note, view.in_flight, desk.rows()) == ("stock-taking", (), [])
+    assert (view.state.pause_reason, view.in_flight, desk.rows()) == ("stock-taking", (), [])
     desk.clock.set_ms(NOW_MS + 20 * MINUTE_MS + 1)
     resumed = done(await desk.resume())
     assert resumed.next_run is not None
     assert resumed.next_run.scheduled_at_ms == NOW_MS + 21 * MINUTE_MS
-    assert (resumed.state.note, resumed.state.paused_since_ms) == (None, None)
+    assert (resumed.state.pause_reason, resumed.state.paused_since_ms) == (None, None)
 
 
 async def test_the_same_pause_and_the_same_resume_again_change_nothing() -> None:
@@ -404,8 +406,8 @@ async def test_the_same_pause_and_the_same_resume_again_change_nothing() -> None
         await ask()
         rev = (await desk.state()).rev
         again = await ask()
-        assert isinstance(again, JobDone)
-        assert (again.changed, (await desk.state()).rev) == (False, rev)
+        assert isinstance(again, JobUnchanged)
+        assert ((await desk.state()).rev) == (rev)
 
 
 async def test_a_pause_that_comes_too_late_names_the_run_also_when_it_is_asked_for_again() -> None:
@@ -465,8 +467,7 @@ async def test_a_delete_takes_every_row_of_the_job() -> None:
     view = done(await desk.delete())
     assert (view.state.status, view.in_flight, desk.rows()) == (JobStatus.DELETED, (), [])
     again = await desk.delete()
-    assert isinstance(again, JobDone)
-    assert not again.changed
+    assert isinstance(again, JobUnchanged)
 
 
 async def test_a_delete_that_comes_too_late_names_the_runs_and_nothing_follows_them() -> None:
@@ -488,8 +489,8 @@ async def test_a_delete_whose_answer_was_lost_is_recognised_with_what_was_in_fli
     await desk.in_flight()
     desk.lose_answer()
     result = await desk.delete()
-    assert isinstance(result, JobDone)
-    assert (result.changed, result.view.in_flight) == (True, (first,))
+    assert isinstance(result, JobChanged)
+    assert (result.view.in_flight) == ((first,))
 
 
 async def test_of_two_tries_with_different_rows_the_answer_tells_of_the_one_that_was_made() -> None:
@@ -499,10 +500,10 @@ async def test_of_two_tries_with_different_rows_the_answer_tells_of_the_one_that
     first = (await desk.created()).next_run
     before = dict(desk.engine.store.shard_states)
     await desk.in_flight()
-    sent: list[JobChange] = []
+    sent: list[JobTransaction] = []
     change = desk.engine.jobs.change
 
-    async def late(wanted: JobChange) -> None:
+    async def late(wanted: JobTransaction) -> None:
         sent.append(wanted)
         if len(sent) == 1:
             desk.engine.store.shard_states.update(before)
@@ -606,7 +607,7 @@ async def test_a_payload_that_the_job_does_not_allow_is_refused_before_anything_
 
     with pytest.raises(InvalidInput):
         await desk.jobs.start_runs(ANYONE, NAME, RunNow(request_id="r", task_data=b"x", digest="", check=check))
-    assert (await desk.state()).single == ()
+    assert (await desk.state()).side_rows == ()
 
 
 async def test_the_same_request_id_is_the_same_run_in_its_present_state() -> None:
@@ -615,11 +616,11 @@ async def test_the_same_request_id_is_the_same_run_in_its_present_state() -> Non
     first = await desk.run_now()
     assert isinstance(first, RunAccepted)
     again = await desk.run_now()
-    assert isinstance(again, RunRepeated)
+    assert isinstance(again, RunAlreadyAccepted)
     assert (again.run.run_id, again.run.status) == (first.run.run_id, RunStatus.ARMED)
     await desk.deliver_at(NOW_MS + 5)
     again = await desk.run_now()
-    assert isinstance(again, RunRepeated)
+    assert isinstance(again, RunAlreadyAccepted)
     assert (again.run.run_id, again.run.status) == (first.run.run_id, RunStatus.DELIVERED)
 
 
@@ -651,7 +652,7 @@ async def test_a_run_by_hand_does_not_go_before_one_that_has_waited_for_another(
 ) -> None:
     # The fire times behind that one are skipped already; they would be skipped again.
     desk = JobDesk()
-    await desk.created(new_job(overlap=Overlap.WAIT, completion=Completion(timeout_ms=3 * MINUTE_MS)))
+    await desk.created(new_job(overlap=OverlapPolicy.WAIT, completion=CompletionPolicy(timeout_ms=3 * MINUTE_MS)))
     await desk.deliver_at(FIRST_MS + 5)
     await desk.deliver_at(FIRST_MS + 4 * MINUTE_MS)
 
@@ -672,18 +673,18 @@ async def test_a_run_whose_answer_was_lost_is_armed_once() -> None:
     await desk.created()
     desk.lose_answer()
     assert isinstance(await desk.run_now(), RunAccepted)
-    assert len((await desk.state()).single) == 1
+    assert len((await desk.state()).side_rows) == 1
 
 
 async def test_runs_by_hand_that_wait_are_bounded() -> None:
     desk = JobDesk()
     await desk.created()
-    for number in range(SINGLE_MAX):
+    for number in range(MANUAL_RUNS_MAX):
         assert isinstance(await desk.run_now(f"r{number}"), RunAccepted)
     refused = await desk.run_now("one more")
     assert isinstance(refused, JobRefused)
     assert refused.reason is JobReason.TOO_MANY_RUNS
-    assert isinstance(await desk.run_now("r0"), RunRepeated)
+    assert isinstance(await desk.run_now("r0"), RunAlreadyAccepted)
 
 
 async def test_a_deleted_job_has_no_runs() -> None:
@@ -714,7 +715,7 @@ async def test_a_backfill_runs_past_fire_times_one_after_the_other_beside_the_jo
         for record in desk.engine.kafka.read_committed(builders.TOPIC)
     ]
     assert scheduled == [NOW_MS - 2 * MINUTE_MS, NOW_MS - MINUTE_MS, NOW_MS]
-    assert isinstance(await desk.jobs.start_runs(ANYONE, NAME, request), RunRepeated)
+    assert isinstance(await desk.jobs.start_runs(ANYONE, NAME, request), RunAlreadyAccepted)
     assert [row.due_ms for row in desk.rows()] == [FIRST_MS]
 
 
@@ -736,11 +737,11 @@ async def logs(desk: JobDesk, limit: int = 100, **query: object) -> list[RunView
     last = None
     while True:
         asked = LogQuery(**query)  # type: ignore[arg-type]
-        page = await desk.jobs.logs(ANYONE, NAME, asked, last=last, limit=limit)
+        page = await desk.jobs.list_runs(ANYONE, NAME, asked, newest_position=last, limit=limit)
         assert isinstance(page, RunsPage)
         assert len(page.runs) <= limit
         found += page.runs
-        last = page.next_last
+        last = page.next_from
         if last is None:
             return found
 
@@ -762,7 +763,7 @@ async def test_the_log_has_each_run_and_each_skipped_stretch_once_newest_first(l
         (RunStatus.DELIVERED, f"s{FIRST_MS}"),
         (RunStatus.DELIVERED, found[-1].run_id),
     ]
-    assert {each.topic for each in found if each.end is not None} == {builders.TOPIC}
+    assert {each.topic for each in found if each.delivery is not None} == {builders.TOPIC}
 
 
 async def test_a_run_that_has_its_entry_has_ended_though_the_state_still_names_it() -> None:
@@ -770,11 +771,11 @@ async def test_a_run_that_has_its_entry_has_ended_though_the_state_still_names_i
     desk = JobDesk()
     await desk.created()
     (row,) = desk.rows()
-    end = run_end_of(row, delivered(row), retention_ms=MINUTE_MS)
+    end = run_delivery_of(row, delivered(row), retention_ms=MINUTE_MS)
     assert end is not None
-    await desk.engine.jobs.put_run_ends([end], first_stands=False)
+    await desk.engine.jobs.put_run_deliveries([end], keep_existing=False)
     assert [each.status for each in await logs(desk)] == [RunStatus.DELIVERED]
-    found = await desk.jobs.run(ANYONE, NAME, end.run_id)
+    found = await desk.jobs.find_run(ANYONE, NAME, end.run_id)
     assert isinstance(found, RunView)
     assert found.status is RunStatus.DELIVERED
 
@@ -793,11 +794,11 @@ async def test_the_log_is_filtered_by_state_and_by_due_time() -> None:
 async def test_a_run_is_found_by_its_id_armed_or_ended_late_or_not() -> None:
     desk = JobDesk()
     await desk.created()
-    armed = await desk.jobs.run(ANYONE, NAME, RunId(f"s{FIRST_MS}"))
+    armed = await desk.jobs.find_run(ANYONE, NAME, RunId(f"s{FIRST_MS}"))
     assert isinstance(armed, RunView)
     assert armed.status is RunStatus.ARMED
     await desk.deliver_at(FIRST_MS + 5)
-    ended = await desk.jobs.run(ANYONE, NAME, RunId(f"s{FIRST_MS}"))
+    ended = await desk.jobs.find_run(ANYONE, NAME, RunId(f"s{FIRST_MS}"))
     assert isinstance(ended, RunView)
     assert (ended.status, ended.topic) == (RunStatus.DELIVERED, builders.TOPIC)
     past = NOW_MS - 3 * 86_400_000
@@ -806,11 +807,11 @@ async def test_a_run_is_found_by_its_id_armed_or_ended_late_or_not() -> None:
     assert isinstance(accepted, RunAccepted)
     assert accepted.run.run_id is not None
     await desk.deliver_at(FIRST_MS + 10)
-    backfilled = await desk.jobs.run(ANYONE, NAME, accepted.run.run_id)
+    backfilled = await desk.jobs.find_run(ANYONE, NAME, accepted.run.run_id)
     assert isinstance(backfilled, RunView)
     assert backfilled.status is RunStatus.DELIVERED
-    assert await desk.jobs.run(ANYONE, NAME, RunId("s1")) is None
-    assert isinstance(await desk.jobs.run(ANYONE, other_name("none"), RunId("s1")), JobNotFound)
+    assert await desk.jobs.find_run(ANYONE, NAME, RunId("s1")) is None
+    assert isinstance(await desk.jobs.find_run(ANYONE, other_name("none"), RunId("s1")), JobNotFound)
 
 
 async def test_a_job_shows_its_last_run_behind_what_was_skipped_since() -> None:
@@ -890,7 +891,7 @@ async def test_a_cluster_for_tests_keeps_jobs_and_runs_them_by_hand_alone() -> N
     view = await desk.created()
     assert (view.state.status, view.next_run, desk.rows()) == (JobStatus.ACTIVE, None, [])
     assert isinstance(await desk.run_now(), RunAccepted)
-    assert [row.job.kind for row in desk.rows() if isinstance(row, Row) and row.job] == [RunKind.MANUAL]
+    assert [row.run.kind for row in desk.rows() if isinstance(row, Row) and row.run] == [RunKind.MANUAL]
 
 
 @pytest.mark.parametrize("ask", ["put", "resume", "restore", "start_runs"])
@@ -916,11 +917,11 @@ async def test_nothing_is_given_to_a_topic_that_the_key_does_not_cover(ask: str)
 @pytest.mark.parametrize("ask", ["put", "pause", "delete", "run_now"])
 async def test_a_request_that_finds_its_row_lost_puts_it_again_and_goes_on(ask: str) -> None:
     desk = JobDesk()
-    await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=60_000)))
+    await desk.created(new_job(overlap=OverlapPolicy.SKIP, completion=CompletionPolicy(timeout_ms=60_000)))
     desk.lose(*desk.rows())
     result = await (desk.put(description="another") if ask == "put" else getattr(desk, ask)())
 
-    assert isinstance(result, JobDone | RunAccepted)
+    assert isinstance(result, JobChanged | RunAccepted)
     state = await desk.state()
     assert [each.position for each in state.pending()] == [each.position for each in desk.rows()]
     assert len(desk.rows()) == (1 if ask in ("put", "run_now") else 0)
@@ -963,12 +964,40 @@ async def test_what_a_request_skips_is_counted() -> None:
             counted.append((reason, count))
 
     desk = JobDesk(telemetry=Counts())
-    await desk.created(new_job(overlap=Overlap.WAIT, completion=Completion(timeout_ms=3 * MINUTE_MS)))
+    await desk.created(new_job(overlap=OverlapPolicy.WAIT, completion=CompletionPolicy(timeout_ms=3 * MINUTE_MS)))
     await desk.deliver_at(NOW_MS + MINUTE_MS)
     desk.clock.set_ms(NOW_MS + 3 * MINUTE_MS)
-    report = RunReport(attempt=1, succeeded=True)
+    report = CompletionReport(attempt=1, succeeded=True)
     await desk.jobs.report_run(ANYONE, NAME, RunId(f"s{NOW_MS + MINUTE_MS}"), report)
     await desk.pause()
 
     assert counted == [(SkipReason.OVERLAP, 1), (SkipReason.OVERLAP, 1)]
     assert (await desk.state()).counts.skipped == 2
+
+
+async def test_an_excluded_time_is_counted_by_its_reason_and_is_none_of_the_skipped_fire_times() -> None:
+    counted: list[tuple[SkipReason, int]] = []
+
+    class Counts(NoTelemetry):
+        def job_skipped(self, reason: SkipReason, count: int) -> None:
+            counted.append((reason, count))
+
+    begin_ms = NOW_MS - NOW_MS % MINUTE_MS + MINUTE_MS
+    away = datetime.fromtimestamp((begin_ms + MINUTE_MS) / 1_000, UTC)
+    trigger = Trigger(rule=cron("* * * * *", exclude=exclusion(cron=[f"{away.minute} {away.hour} * * *"])))
+    desk = JobDesk(telemetry=Counts())
+    completion = CompletionPolicy(timeout_ms=10 * MINUTE_MS)
+    await desk.created(new_job(trigger=trigger, overlap=OverlapPolicy.SKIP, completion=completion))
+    await desk.deliver_at(begin_ms)
+    desk.clock.set_ms(begin_ms + 2 * MINUTE_MS)
+    report = CompletionReport(attempt=1, succeeded=True)
+    await desk.jobs.report_run(ANYONE, NAME, RunId(f"s{begin_ms}"), report)
+
+    assert counted == [(SkipReason.EXCLUDED, 1), (SkipReason.OVERLAP, 1)]
+    assert (await desk.state()).counts.skipped == 1
+    page = await desk.jobs.list_runs(ANYONE, NAME, LogQuery(status=RunStatus.SKIPPED), newest_position=None, limit=9)
+    assert isinstance(page, RunsPage)
+    assert {each.skipped.reason for each in page.runs if each.skipped is not None} == {
+        SkipReason.EXCLUDED,
+        SkipReason.OVERLAP,
+    }

@@ -13,13 +13,13 @@ from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
 from clockwork.requests.results import (
+    AlreadyCreated,
     Cancelled,
     Changed,
     Created,
     NotFound,
     Reason,
     Refused,
-    Repeated,
     Status,
     Unchanged,
     VersionCondition,
@@ -114,7 +114,7 @@ async def test_a_late_repeat_of_the_create_finds_the_moved_schedule_and_brings_n
     await created(engine)
     moved = await put(engine, due_ms=LATER_MS)
     again = await engine.create(new())
-    assert isinstance(again, Repeated)
+    assert isinstance(again, AlreadyCreated)
     assert again.view == moved.view
 
 

@@ -8,6 +8,7 @@ import pytest
 from clockwork.domain.schedule import EXPIRED, OnLate, Outcome, Row, ScheduleKey
 from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
 from clockwork.requests.results import (
+    AlreadyCreated,
     Cancelled,
     Changed,
     Created,
@@ -15,7 +16,6 @@ from clockwork.requests.results import (
     NotFound,
     Reason,
     Refused,
-    Repeated,
     Status,
     Unchanged,
     VersionCondition,
@@ -151,7 +151,7 @@ async def test_it_stays_the_schedule_of_its_create_and_may_be_changed_and_cancel
     engine = Engine()
     await failed(engine)
     await retry(engine, due_ms=LATER_MS)
-    assert isinstance(await engine.create(new()), Repeated)
+    assert isinstance(await engine.create(new()), AlreadyCreated)
     assert isinstance(await engine.create(new(digest="d2")), KeyTaken)
     moved = await engine.change(CLIENT, KEY, to(due_ms=LATER_MS + 1))
     assert isinstance(moved, Changed)

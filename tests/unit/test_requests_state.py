@@ -19,12 +19,12 @@ from clockwork.errors import ClockUntrusted, Unavailable
 from clockwork.operations.dead_letters import NotOpen
 from clockwork.requests.history import HistoryPage
 from clockwork.requests.results import (
+    AlreadyCreated,
     Created,
     KeyTaken,
     NotFound,
     Reason,
     Refused,
-    Repeated,
     ScheduleView,
     Status,
 )
@@ -184,7 +184,7 @@ async def test_every_request_about_such_a_key_is_answered_by_its_failure() -> No
     ):
         assert isinstance(answer, Refused)
         assert answer.reason is Reason.FAILED
-    assert isinstance(await (await engine_of()).create(new(digest="digest")), Repeated)
+    assert isinstance(await (await engine_of()).create(new(digest="digest")), AlreadyCreated)
     assert isinstance(await (await engine_of()).create(new(digest="another")), Created)
     assert await (await engine_of()).discarder.discard(CLIENT, KEY, "any") == NotOpen(Status.FAILED, readable=False)
     history = await (await engine_of()).requests.history(ANYONE, CLIENT, KEY, after=None, limit=1)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clockwork.domain.position import Position
-from clockwork.domain.run import Chain, JobOfRow, RunKind, scheduled_run
+from clockwork.domain.run import Chain, RunKind, RunOfRow, scheduled_run
 from clockwork.domain.schedule import ClientId, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.read_units import current_meter, metered
@@ -113,7 +113,7 @@ async def test_with_a_client_the_index_is_read_from_now_on_in_place_of_the_shard
 
 async def test_the_next_run_of_a_job_is_shown_and_a_watchdog_and_what_cannot_be_read_are_not() -> None:
     engine = Rows()
-    of = JobOfRow(
+    of = RunOfRow(
         rev=1,
         version=1,
         kind=RunKind.SCHEDULED,
@@ -122,8 +122,8 @@ async def test_the_next_run_of_a_job_is_shown_and_a_watchdog_and_what_cannot_be_
         cursor_ms=DUE_MS,
         run_id=scheduled_run(DUE_MS),
     )
-    run = replace(row(schedule(schedule_key="report")), job=of)
-    watchdog = replace(row(schedule(schedule_key="report")), job=replace(of, kind=RunKind.WATCHDOG))
+    run = replace(row(schedule(schedule_key="report")), run=of)
+    watchdog = replace(row(schedule(schedule_key="report")), run=replace(of, kind=RunKind.WATCHDOG))
     for each in (run, watchdog, broken_row()):
         engine.store.put_by_hand(each)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from clockwork.domain.activity import Action
 from clockwork.domain.jobs.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Failure, Guarantee
 from clockwork.domain.sharding import ShardId
@@ -87,7 +88,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.deliveries(Guarantee.EXACTLY_ONCE, 3)
     telemetry.refused(builders.row(), "record_too_large", 1)
     telemetry.failed(Guarantee.EXACTLY_ONCE, builders.row(), Failure(reason="record_too_large", attempts=1), None)
-    telemetry.action("fenced", by="ana", shard=ShardId(3))
+    telemetry.action(Action(kind="fenced", by="ana", shard=ShardId(3)))
     telemetry.activity_sent("events", 10, 800)
     telemetry.activity_lost("minutes", 1)
     telemetry.dead_letter("cluster")

@@ -20,7 +20,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.errors import Forbidden, InvalidInput, StoreUnavailable
 from clockwork.operations.scan import EVERYTHING, SCAN_START, PendingSchedule, ScanFilter
 from clockwork.requests.rate_limits import CreateLimits
-from clockwork.requests.results import Created, CreateResult, ExportRefused, KeyTaken, Repeated, Status
+from clockwork.requests.results import AlreadyCreated, Created, CreateResult, ExportRefused, KeyTaken, Status
 from clockwork.schema import transfer
 from clockwork.schema.render import render_pending
 from tests.support import builders
@@ -321,7 +321,7 @@ async def test_an_import_again_finds_the_schedule_whatever_has_become_of_it_here
             await deliver_all(engine)
     before = dict(engine.store.rows), dict(engine.store.pointers), engine.arrived()
     (again,) = await take_over(engine, item)
-    assert isinstance(again, Repeated)
+    assert isinstance(again, AlreadyCreated)
     assert (engine.store.rows, engine.store.pointers, engine.arrived()) == before
 
 
@@ -338,7 +338,7 @@ async def test_two_imports_at_once_and_lost_answers_make_one_schedule_of_each_li
 
     engine.store.create = answer_once_lost  # type: ignore[assignment, method-assign]
     both = await asyncio.gather(take_over(engine, *items), take_over(engine, *reversed(items)))
-    assert {type(result) for results in both for result in results} <= {Created, Repeated}
+    assert {type(result) for results in both for result in results} <= {Created, AlreadyCreated}
     assert sorted(position for _, position in engine.store.rows) == sorted(each.position for each in items)
 
 
@@ -346,7 +346,7 @@ async def test_a_create_that_its_client_repeated_here_before_the_import_is_that_
     engine, item = Engine(), imported()
     assert isinstance(await engine.create(item.new), Created)
     (found,) = await take_over(engine, item)
-    assert isinstance(found, Repeated)
+    assert isinstance(found, AlreadyCreated)
     assert len(engine.store.rows) == 1
 
 

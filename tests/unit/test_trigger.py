@@ -8,22 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clockwork.domain.position import new_position
-from clockwork.domain.triggers.calendars import OnExcluded, exclusion
 from clockwork.domain.triggers.cron import Days, Dialect
-from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.dst import GapRule, OverlapRule
+from clockwork.domain.triggers.exclusions import OnExcluded, exclusion
 from clockwork.domain.triggers.trigger import (
     COUNT_EXACT_MAX,
     FIRE_MS_MAX,
     JITTER_MS_MAX,
     AnyOf,
     Cron,
-    Excluded,
     FixedDelay,
     FixedRate,
     Jitter,
     JitterPer,
     Recurrence,
     Rule,
+    TimeStretch,
     Trigger,
     check_fires,
     cron,
@@ -81,8 +81,8 @@ def test_a_union_is_counted_no_further_than_its_limit_and_by_a_member_that_has_r
 def test_a_union_says_what_became_of_a_time_of_any_of_its_rules() -> None:
     union = AnyOf(of=(cron("0 12 * * *"), cron_of("u", "30 2 * * *", "Europe/Berlin")))
 
-    assert union.note(ms("2026-03-29T01:00")) == "gap: 02:30 does not exist; moved to 03:00"
-    assert union.note(ms("2026-03-29T12:00")) is None
+    assert union.explain(ms("2026-03-29T01:00")) == "gap: 02:30 does not exist; moved to 03:00"
+    assert union.explain(ms("2026-03-29T12:00")) is None
 
 
 # --- bounds
@@ -258,8 +258,8 @@ def crons(draw: st.DrawFn) -> Cron:
         dialect=Dialect.SPRING,
         time_zone=draw(st.sampled_from(sorted(zone_names()))),
         days=Days.OR,
-        gap=draw(st.sampled_from([None, *Gap])),
-        overlap=draw(st.sampled_from([None, *Overlap])),
+        gap=draw(st.sampled_from([None, *GapRule])),
+        overlap=draw(st.sampled_from([None, *OverlapRule])),
         exclude=draw(_exclusions),
         on_excluded=draw(st.sampled_from(OnExcluded)),
     )
@@ -280,8 +280,8 @@ def recurrences(draw: st.DrawFn) -> Recurrence:
         ),
         start_ms=draw(_numbers(0, ms("2040-01-01T00:00") // 1_000)) * 1_000,
         time_zone=draw(st.sampled_from(sorted(zone_names()))),
-        gap=draw(st.sampled_from([None, *Gap])),
-        overlap=draw(st.sampled_from([None, *Overlap])),
+        gap=draw(st.sampled_from([None, *GapRule])),
+        overlap=draw(st.sampled_from([None, *OverlapRule])),
         exclude=draw(_exclusions),
         on_excluded=draw(st.sampled_from(OnExcluded)),
     )
@@ -335,7 +335,7 @@ def test_a_walk_back_ends_where_as_many_single_steps_do(rule: Rule, at_ms: int, 
             break
         expected, step_ms = step_ms, trigger.last_at(step_ms - 1)
 
-    assert trigger.back(at_ms, most, since_ms=at_ms - span_ms) == expected
+    assert trigger.nth_last(at_ms, most, since_ms=at_ms - span_ms) == expected
 
 
 @given(
@@ -358,7 +358,7 @@ def test_a_union_has_each_time_of_its_members_once_and_what_all_of_them_exclude(
 
     assert count == len(fires) if len(fires) < COUNT_EXACT_MAX else COUNT_EXACT_MAX <= count <= len(fires)
     if len(excluded) < COUNT_EXACT_MAX:
-        assert found == (Excluded(min(excluded), max(excluded), len(excluded)) if excluded else None)
+        assert found == (TimeStretch(min(excluded), max(excluded), len(excluded)) if excluded else None)
 
 
 def _times(next_after: Callable[[int], int | None], after: int, until: int) -> Iterator[int]:

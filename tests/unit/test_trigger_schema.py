@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy
-from clockwork.domain.triggers.calendars import OnExcluded, exclusion
-from clockwork.domain.triggers.dst import Overlap
+from clockwork.domain.jobs.next_occurrence import Misfire, MisfirePolicy
+from clockwork.domain.triggers.dst import OverlapRule
+from clockwork.domain.triggers.exclusions import OnExcluded, exclusion
 from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron, rrule
 from clockwork.errors import InvalidInput
 from clockwork.schema.trigger import read_misfire, read_trigger, trigger_document
@@ -64,7 +64,7 @@ DAILY = {"type": "cron", "expression": "0 2 * * *"}
                     "FREQ=WEEKLY;INTERVAL=2;BYDAY=WE",
                     start_ms=ms("2026-12-09T13:00"),
                     time_zone="Europe/Berlin",
-                    overlap=Overlap.SECOND,
+                    overlap=OverlapRule.SECOND,
                 ),
                 start_ms=ms("2026-12-09T13:00"),
             ),

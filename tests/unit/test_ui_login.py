@@ -14,11 +14,12 @@ from aiohttp import web
 from yarl import URL
 
 from clockwork.access import oidc
-from clockwork.access.gate import open_access
-from clockwork.access.login import LOGIN_MS_MAX, page_of
-from clockwork.access.sessions import Sessions
+from clockwork.access.gate import build_access
+from clockwork.access.oidc_login import LOGIN_MS_MAX, page_of
+from clockwork.access.sessions import COOKIE_BYTES_MAX, Sessions
 from clockwork.clock import SystemClock
-from clockwork.errors import CannotStart
+from clockwork.domain.rights import Right
+from clockwork.errors import CannotStart, Unauthenticated
 from clockwork.http.sessions import About
 from clockwork.http.ui import UiPages
 from clockwork.observability.metrics import PrometheusTelemetry
@@ -26,6 +27,7 @@ from clockwork.settings.model import AccessSettings, UiSettings
 from tests.support.clocks import ManualClock
 from tests.support.issuer import Issuer, running_issuer
 from tests.unit.api_edge import Answer, Edge, open_edge
+from tests.unit.service import a_principal
 
 OURS = {"clockwork-ui": "1"}
 CLIENT = "dashboard"
@@ -98,7 +100,7 @@ async def a_browser(issuer: Issuer, *, url: str | None = None, **settings: Any) 
         ManualClock(SystemClock().now_ms()),
         url is not None and url.startswith("https"),
     )
-    access = open_access(chosen, clock, PrometheusTelemetry(), accepts=True, ui=ui, https=https)
+    access = build_access(chosen, clock, PrometheusTelemetry(), accepts=True, ui=ui, https=https)
     assert access.gate.sessions is not None
     async with open_edge(
         authenticator=access.authenticator,
@@ -222,6 +224,28 @@ async def test_pages_that_log_in_at_once_do_not_disturb_each_other(browser: Brow
     both = f"{one}; {two}"
     assert (await browser.go(back_of_one, both)).headers["Location"] == "/ui/jobs"
     assert (await browser.go(back_of_two, both)).headers["Location"] == "/ui/upcoming"
+
+
+async def test_however_many_logins_are_begun_their_cookies_stay_short_enough_to_be_sent(browser: Browser) -> None:
+    # A page of another site may begin them, in a window of its own. The session's cookie goes along.
+    jar = {"clockwork": "x" * COOKIE_BYTES_MAX, "theme": "dark"}
+    back = ""
+    for number in range(12):
+        sent = "; ".join(f"{name}={text}" for name, text in jar.items())
+        go_on_to = "/ui/" + str(number) * (1_990 if number % 2 else 20)
+        answer = await browser.go(f"/session/login?next={go_on_to}", sent)
+        assert answer.status == 302
+        for each in answer.headers.getall("Set-Cookie"):  # type: ignore[attr-defined]
+            name, _, text = each.partition(";")[0].partition("=")
+            jar[name] = text
+            if "Max-Age=0" in each:
+                del jar[name]
+        back = answer.headers["Location"]
+    assert len(jar) == 4, "two logins, the session and the theme"
+    async with browser.edge.session.get(URL(back, encoded=True), allow_redirects=False) as sent_back:
+        query = urlsplit(sent_back.headers["Location"]).query
+    answer = await browser.go(f"/session/callback?{query}", "; ".join(f"{name}={text}" for name, text in jar.items()))
+    assert session_in(answer) is not None
 
 
 # --- what fails
@@ -359,6 +383,27 @@ async def test_an_issuer_without_a_safe_endpoint_is_not_asked(browser: Browser, 
     assert (await browser.go("/session/login")).status == 503
 
 
+def test_once_logins_are_by_key_or_at_another_issuer_what_the_one_before_granted_is_void(tmp_path: Path) -> None:
+    (secret_file := tmp_path / "secrets").write_text("a secret of 32 bytes, or of more")
+    (keys_file := tmp_path / "keys.toml").write_text("")
+    clock = ManualClock()
+
+    def sessions_of(**settings: Any) -> Sessions:
+        chosen: dict[str, Any] = {"auth": "oidc", "oidc_issuer": "https://a.example", "oidc_audience": "clockwork"}
+        ui = UiSettings(secret_file=secret_file)
+        settings = chosen | settings
+        access = build_access(AccessSettings(**settings), clock, PrometheusTelemetry(), accepts=True, ui=ui)
+        assert access.gate.sessions is not None
+        return access.gate.sessions
+
+    before = sessions_of()
+    cookie = before.cookie_of(before.for_principal(a_principal(Right.ADMIN), ends_at_ms=clock.now_ms() + 60_000))
+    assert sessions_of().admit(cookie)[1].rights == {Right.ADMIN}
+    for now in ({"oidc_issuer": "https://b.example"}, {"oidc_audience": "b"}, {"auth": "keys", "keys_file": keys_file}):
+        with pytest.raises(Unauthenticated):
+            sessions_of(**now).admit(cookie)
+
+
 # --- where a login leads
 
 
@@ -379,6 +424,8 @@ async def test_an_issuer_without_a_safe_endpoint_is_not_asked(browser: Browser, 
         "/ui/\n",
         "",
         "/ui/" + "x" * 2_000,
+        "//[",
+        "//\uff03/ui/",
     ],
 )
 def test_a_login_leads_to_pages_of_ours_alone(elsewhere: str) -> None:
@@ -420,7 +467,7 @@ def test_without_the_library_or_the_secret_the_node_does_not_start(tmp_path: Pat
             oidc_ui_client_id=CLIENT,
             **settings,
         )
-        open_access(access, ManualClock(), PrometheusTelemetry(), accepts=True, ui=UiSettings())
+        build_access(access, ManualClock(), PrometheusTelemetry(), accepts=True, ui=UiSettings())
 
     (empty := tmp_path / "empty").write_text("\n")
     for path in (empty, tmp_path / "none"):

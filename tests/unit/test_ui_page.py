@@ -84,7 +84,9 @@ async def test_a_file_under_the_digest_of_another_release_is_answered_and_not_ke
     assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
 
 
-@pytest.mark.parametrize("file", ["none.js", "index.html", "__init__.py", "..%2fhttp%2fui.py", "%2e%2e/http/ui.py"])
+@pytest.mark.parametrize(
+    "file", ["none.js", "index.html", "__init__.py", "vendor/preact.d.ts", "..%2fhttp%2fui.py", "%2e%2e/http/ui.py"]
+)
 async def test_nothing_but_the_pages_files_is_served(edge: Edge, file: str) -> None:
     assert (await edge.ask("GET", f"/ui/assets/0123456789abcdef/{file}")).status == 404
 

@@ -256,7 +256,7 @@ async def test_a_forged_cookie_opens_nothing(desk: Desk) -> None:
     name, _, value = cookie.partition("=")
     assert await desk.status(f"{name}={value}") == 200
     head, _, mac = value.rpartition(".")
-    purpose = "session of clockwork"
+    purpose = "session of clockwork by key"
     of_another_release: list[Any] = [{}, [], None, {"id": "a", "more": 1}]
     wrong = [
         forged(value, ends_at_ms=2**53),
@@ -280,7 +280,7 @@ async def test_a_forged_cookie_opens_nothing(desk: Desk) -> None:
 async def test_a_session_of_another_cluster_is_none_here_though_the_secret_is_the_same(desk: Desk) -> None:
     settings = UiSettings(secret_file=desk.secret_file, cluster="other")
     other = Sessions(settings, desk.clock, keys=desk.ring, https=False)
-    cookie = other.cookie_of(other.begin_with_key(desk.key)[0])
+    cookie = other.cookie_of(other.for_key(desk.key)[0])
     assert await desk.status(f"clockwork={cookie}") == 401
 
 
@@ -354,6 +354,15 @@ async def test_after_the_logout_the_browser_has_no_cookie_and_this_process_takes
     # docs/dashboard.md says so: other processes cannot know.
     other = Sessions(UiSettings(secret_file=desk.secret_file), desk.clock, keys=desk.ring, https=False)
     assert other.admit(cookie.partition("=")[2])[1].name == "ana"
+
+
+async def test_an_answer_that_comes_behind_the_logout_does_not_bring_the_cookie_back(desk: Desk) -> None:
+    cookie = (await desk.cookie()).partition("=")[2]
+    session, _ = desk.sessions.admit(cookie)
+    desk.clock.advance_ms(RENEW_MS)
+    assert desk.sessions.renewal(session) is not None
+    desk.sessions.end(cookie)
+    assert desk.sessions.renewal(session) is None
 
 
 async def test_a_logout_without_a_session_is_none(desk: Desk) -> None:
@@ -441,7 +450,7 @@ def test_a_session_without_an_entry_holds_what_was_granted_and_ends_with_the_tok
         rights=frozenset({Right.READ, Right.OPERATE}),
         redacted=True,
     )
-    cookie = sessions.cookie_of(sessions.begin(principal, ends_at_ms=NOW_MS + 60_000))
+    cookie = sessions.cookie_of(sessions.for_principal(principal, ends_at_ms=NOW_MS + 60_000))
     assert sessions.admit(cookie)[1] == principal
     clock.advance_ms(60_000)
     with pytest.raises(Unauthenticated):
@@ -454,7 +463,7 @@ def test_claims_that_no_browser_would_keep_are_refused() -> None:
     def begin(clients: int) -> int:
         names = names_of([f"client-{number:04}" for number in range(clients)])
         principal = Principal(name="a", clients=names, topics=names_of([]), rights=frozenset())
-        return len(sessions.cookie_of(sessions.begin(principal, ends_at_ms=NOW_MS + 1)))
+        return len(sessions.cookie_of(sessions.for_principal(principal, ends_at_ms=NOW_MS + 1)))
 
     assert begin(150) < sessions_module.COOKIE_BYTES_MAX
     with pytest.raises(TooManyGrants):

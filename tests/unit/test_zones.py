@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clockwork.domain.triggers.zones import DAY_S, Zone, zone_names, zone_of
-from tests.simulation.size import FULL
+from tests.simulation.selection import FULL
 from tests.unit.cron_times import ms
 
 

@@ -5,18 +5,19 @@ their digests. So a calendar that is away, unreadable or deleted by hand neither
 a calendar reaches each job that names it as a new version of its definition (`steps.follow_calendars`), by the request that
 changes the calendar, as far as its time goes, and for the rest by the audit.
 
-The jobs that name a calendar are noted beside it, before the transaction that puts the definition (`JobChange.names`). That
-transaction has a condition: each calendar still has the content that it was resolved with. So a request that changes or
-deletes a calendar, and then reads the notes, finds every job that could have the content of before: its state is there, or
-is being applied, which a settled read tells. Rejected: to put the note in the transaction. One is applied item by item, and
-the change of the calendar could come behind the check, and the look at the notes before the note.
+A reference to each job that names a calendar is put beside it, before the transaction that puts the definition
+(`JobTransaction.references_put`). That transaction has a condition: each calendar still has the content that it was resolved
+with. So a request that changes or deletes a calendar, and then reads the references, finds every job that could have the
+content of before: its state is there, or is being applied, which a read of the committed state tells. Rejected: to put the
+reference in the transaction. One is applied item by item, and the change of the calendar could come after the check, and the
+read of the references before the reference.
 """
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from clockwork.domain.schedule import ClientId, RequestId
-from clockwork.domain.triggers.calendars import MOVE_DAYS_MAX, Exclusion
+from clockwork.domain.triggers.exclusions import MOVE_DAYS_MAX, Exclusion
 from clockwork.domain.triggers.trigger import Trigger
 from clockwork.errors import FieldError, InvalidInput
 
@@ -45,9 +46,9 @@ class Calendar:
     created_at_ms: int
     updated_at_ms: int
     changed_by: str | None = None
-    """The principal whose request it was. None: access is open."""
-    by: RequestId
-    """Id of the request that wrote it."""
+    """The principal whose request it was. None: callers need no key."""
+    write_id: RequestId
+    """Id of the write: its writer recognises it when its answer was lost."""
 
     @property
     def key(self) -> CalendarName:
@@ -56,7 +57,7 @@ class Calendar:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewCalendar:
-    """A put of a calendar, as it was read."""
+    """The wanted calendar of a PUT, validated."""
 
     name: str
     exclusion: Exclusion
@@ -72,11 +73,11 @@ def digests_of(trigger: Trigger | None) -> CalendarDigests:
     return () if trigger is None else tuple((each.name, each.exclusion.digest) for each in trigger.calendars)
 
 
-def check_open(exclusion: Exclusion, *, today: int) -> None:
+def check_leaves_open_days(exclusion: Exclusion, *, today_day: int) -> None:
     """Refuses a calendar that leaves no day open for a year: a mistake, by which every job that names it would stop.
-    `today`: days since 1970-01-01.
+    `today_day`: days since 1970-01-01.
 
     Raises: InvalidInput.
     """
-    if all(exclusion.excludes_day(day) for day in range(today, today + MOVE_DAYS_MAX)):
+    if all(exclusion.excludes_day(day) for day in range(today_day, today_day + MOVE_DAYS_MAX)):
         raise InvalidInput([FieldError("body", f"excludes every one of the next {MOVE_DAYS_MAX} days")])

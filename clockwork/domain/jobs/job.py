@@ -5,7 +5,7 @@
     log         an entry for each run that ended, for each stretch of fire times that were skipped, for each completion
 
 While a row is armed the state names it. The state is the only item that decides: each change of a job is one transaction on
-condition of the state's revision (`JobChange`), and a revision is never used again (docs/jobs.md, protocol). `steps`
+condition of the state's revision (`JobTransaction`), and a revision is never used again (docs/jobs.md, protocol). `steps`
 computes the changes.
 """
 
@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple
 
 from clockwork.domain.command_notes import NoteChange
 from clockwork.domain.jobs.calendar import CalendarDigests
-from clockwork.domain.jobs.misfire import Misfire, Overlap
+from clockwork.domain.jobs.next_occurrence import Misfire, OverlapPolicy
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.run import JobId, JobOfRow, RunData, RunId, RunKind
+from clockwork.domain.run import JobId, RunData, RunId, RunKind, RunOfRow
 from clockwork.domain.schedule import (
     ClientId,
     DataForm,
@@ -34,7 +34,7 @@ from clockwork.domain.schedule import (
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.triggers.trigger import FixedDelay, NamedExclusion, Trigger
 
-SINGLE_MAX: Final = 10
+MANUAL_RUNS_MAX: Final = 10
 """Runs by hand that may be pending at once: they are named in the state, which stays below 1 KB."""
 VERSIONS_KEPT: Final = 100
 """Newest definitions of a job that are kept."""
@@ -62,8 +62,8 @@ class RetryOn(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Completion:
-    """The completion that a job asks of its consumer."""
+class CompletionPolicy:
+    """The report that a job asks of its consumer at the end of each run, its time limit, and what follows a failure."""
 
     timeout_ms: int
     """Counted from the delivery."""
@@ -79,9 +79,9 @@ class JobContent(DeliveryContent):
     trigger: Trigger | None
     """None: it is run by hand only (`durable`)."""
     misfire: Misfire = field(default_factory=Misfire)
-    overlap: Overlap | None = None
+    overlap: OverlapPolicy | None = None
     """None: runs may overlap (`allow`)."""
-    completion: Completion | None = None
+    completion: CompletionPolicy | None = None
     pause_after_failures: int = 0
     """Failed runs in a row after which the job is paused. 0: never."""
     durable: bool = False
@@ -118,7 +118,7 @@ class NewJob(JobContent):
     """A create after validation and defaults."""
 
     created_at_ms: int
-    """The time at which it was read: the job's creation, and with it the default anchor of a rate."""
+    """The time at which the request was parsed: the job's creation, and with it the default anchor of a rate."""
     digest: str
     """Equal for, and only for, the same request again."""
 
@@ -162,7 +162,7 @@ class Job(JobContent):
     changed_at_ms: int
     """Acceptance of this version."""
     changed_by: str | None = None
-    """The principal whose request it was. None: access is open."""
+    """The principal whose request it was. None: callers need no key."""
 
 
 # --- state
@@ -181,7 +181,7 @@ class JobStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmedRow:
-    """The row of an occurrence, as the state names it."""
+    """The row of a run, or a watchdog, as the state names it."""
 
     shard: ShardId
     position: Position
@@ -191,7 +191,7 @@ class ArmedRow:
     scheduled_at_ms: int
     cursor_ms: int
     version: int
-    """Version of the definition that the row's content was taken from. See `JobOfRow` for this and the fields around it."""
+    """Version of the definition that the row's content was taken from. See `RunOfRow` for this and the fields around it."""
     data: RunData = RunData.JOB
 
     @property
@@ -234,7 +234,7 @@ class RunCounts:
     delivered: int = 0
     failed: int = 0
     skipped: int = 0
-    """Fire times; see `SkippedRuns.count`."""
+    """Fire times, so none that a calendar excludes; see `SkippedTimes.count`."""
     of_trigger: int = 0
     """Runs of fire times, however they ended, for `Trigger.runs_max`; those by hand, of backfills, and attempts after the
     first are not counted."""
@@ -256,24 +256,25 @@ class JobState:
     created_at_ms: int
     updated_at_ms: int
     """Time of the last request that changed it; runs are no changes."""
-    by: RequestId
+    write_id: RequestId
     """Id of the request, or of the step of an owner, that wrote it: a writer whose answer was lost recognises its own."""
     armed: ArmedRow | None = None
     """The row of the main chain."""
     cursor_ms: int = 0
     """The fire time up to which all are decided, fired or skipped; that of the armed row is not."""
     open_run: OpenRun | None = None
-    single: tuple[ArmedRow, ...] = ()
-    """Runs by hand that are pending."""
+    side_rows: tuple[ArmedRow, ...] = ()
+    """Rows beside the main chain, followed by nothing: runs by hand of a job whose runs may overlap, and rows in flight of a
+    deleted job of this name."""
     backfill: Backfill | None = None
     failures: int = 0
     """Runs of the main chain that failed in a row."""
     counts: RunCounts = field(default_factory=RunCounts)
-    tz: str = ""
-    """Release of the rules of time zones that the armed row was computed by."""
+    tz_release: str = ""
+    """Release of the rules of time zones that the armed row was computed by, like "2026f"."""
     calendars: CalendarDigests = ()
     """The named calendars that the definition was resolved with: the audit tells by them that one has changed since."""
-    note: str | None = None
+    pause_reason: str | None = None
     """Text of the last pause."""
     paused_since_ms: int | None = None
     """Kept while deleted: a restore makes the job paused, or active, as it was."""
@@ -289,11 +290,15 @@ class JobState:
         """All rows that it names."""
         if self.armed is not None:
             yield self.armed
-        yield from self.single
+        yield from self.side_rows
         if self.backfill is not None:
             yield self.backfill.armed
 
-    def names(self, position: Position) -> bool:
+    def pending_runs(self) -> Iterator[ArmedRow]:
+        """The rows that it names, but for a watchdog, which sends nothing."""
+        return (each for each in self.pending() if each.kind is not RunKind.WATCHDOG)
+
+    def has_row_at(self, position: Position) -> bool:
         """True if it names the row at this position."""
         return any(each.position == position for each in self.pending())
 
@@ -319,9 +324,9 @@ class SkipReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunEnd:
-    """The entry of a run in the log, at the position of its row: how its delivery ended. Everything in it comes from the row
-    and its marker entry, so that every owner writes the same."""
+class RunDelivery:
+    """The log's entry of one attempt, at the position of its row: how its delivery ended. The run itself may go on at its
+    consumer. Everything in the entry comes from the row and its marker entry, so that every owner writes the same."""
 
     client_id: ClientId
     job_id: JobId
@@ -346,8 +351,9 @@ class RunEnd:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SkippedRuns:
-    """The entry of a stretch of fire times that were skipped."""
+class SkippedTimes:
+    """The log's entry of a stretch of times at which the job did not run: fire times that were skipped, or times that a
+    calendar excludes."""
 
     client_id: ClientId
     job_id: JobId
@@ -368,7 +374,7 @@ class SkippedRuns:
 
 
 class CompletionResult(StrEnum):
-    """The end of a run whose consumer is asked for its completion."""
+    """The result of an attempt whose consumer is asked for its completion."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -377,8 +383,8 @@ class CompletionResult(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCompletion:
-    """The completion of a run, at the position of its row: an item beside its `RunEnd`, because an owner that was paused
-    may write that one again."""
+    """The recorded result of an attempt: its consumer's report, or the time-out. It has the position of its row, and is an
+    item beside its `RunDelivery`, because an owner that was paused may write that one again."""
 
     client_id: ClientId
     job_id: JobId
@@ -398,7 +404,7 @@ class RunCompletion:
         return JobName(self.client_id, self.job_id)
 
 
-LogEntry = RunEnd | SkippedRuns | RunCompletion
+LogEntry = RunDelivery | SkippedTimes | RunCompletion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -426,8 +432,8 @@ class RunRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunReport:
-    """A consumer's word that a run has ended."""
+class CompletionReport:
+    """A consumer's report that a run has ended."""
 
     attempt: int
     succeeded: bool
@@ -444,7 +450,7 @@ class RunReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Heartbeat:
-    """A consumer's word that a run goes on."""
+    """A consumer's report that a run goes on."""
 
     attempt: int
     extend_ms: int
@@ -464,7 +470,7 @@ class TakenRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JobChange:
+class JobTransaction:
     """One change of a job, which is one transaction. Its conditions: the state is at `before_rev`, each taken row bears
     its hold, the row named by `absent` is not there, the request is not noted yet, the named calendars are as they were
     read, and so is the note of commands."""
@@ -487,11 +493,11 @@ class JobChange:
     command: NoteChange | None = None
     calendars: CalendarDigests = ()
     """Named calendars that must still have the content which the definition was resolved with."""
-    names: tuple[str, ...] = ()
-    """Calendars beside which the job is to be noted, as one that names them. The notes stand before the transaction is made,
-    and may stand though it fails: see `domain.jobs.calendar`."""
-    names_no_more: tuple[str, ...] = ()
-    """Those beside which its note is to be deleted."""
+    references_put: tuple[str, ...] = ()
+    """Calendars that the job names from now on: a reference to it is put beside each, before the transaction is made. It may
+    stay there though that fails: see `domain.jobs.calendar`."""
+    references_deleted: tuple[str, ...] = ()
+    """Calendars that it names no more: its references are to be deleted."""
 
     @property
     def name(self) -> JobName:
@@ -500,17 +506,17 @@ class JobChange:
 
 def armed_row(row: Row) -> ArmedRow:
     """The row as the state names it."""
-    job = job_of(row)
+    run = run_of_row(row)
     return ArmedRow(
         shard=row.shard,
         position=row.position,
-        kind=job.kind,
-        run_id=job.run_id,
-        attempt=job.attempt,
-        scheduled_at_ms=job.scheduled_at_ms,
-        cursor_ms=job.cursor_ms,
-        version=job.version,
-        data=job.data,
+        kind=run.kind,
+        run_id=run.run_id,
+        attempt=run.attempt,
+        scheduled_at_ms=run.scheduled_at_ms,
+        cursor_ms=run.cursor_ms,
+        version=run.version,
+        data=run.data,
     )
 
 
@@ -528,15 +534,15 @@ class ImportedJob:
     failures: int
     paused_since_ms: int | None
     """None: it is active."""
-    note: str | None
+    pause_reason: str | None
     calendars: tuple[NamedExclusion, ...] = ()
-    """The named calendars that it goes by there."""
+    """The named calendars that it uses there."""
 
 
-def job_of(row: Row) -> JobOfRow:
-    """The job's part of a row that has one."""
-    assert row.job is not None, "a row of a job"
-    return row.job
+def run_of_row(row: Row) -> RunOfRow:
+    """The run of a row that has one: which occurrence of which job it is."""
+    assert row.run is not None, "a row of a job"
+    return row.run
 
 
 def job_name_of(row: Row) -> JobName:

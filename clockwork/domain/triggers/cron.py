@@ -178,7 +178,7 @@ class _DaysOfWeek:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CronExpression:
-    """An expression that was read. Its members are wall-clock seconds: seconds that a clock without a zone shows, counted
+    """A parsed expression. Its members are wall-clock seconds: seconds that a clock without a zone shows, counted
     from 1970-01-01T00:00:00 as if all days had 24 hours. All ranges of them exclude their end."""
 
     seconds: int
@@ -384,7 +384,7 @@ def _day_before(year: int, month: int) -> int:
 # --- reading
 
 
-def read_cron(text: str, *, dialect: Dialect | None = None, days: Days | None = None) -> CronExpression:
+def parse_cron(text: str, *, dialect: Dialect | None = None, days: Days | None = None) -> CronExpression:
     """The expression of a text. `dialect`: None for unix with five fields, Quartz with more.
 
     Raises: InvalidInput, naming `expression`, `dialect` or `days`, one error for each wrong part.
@@ -405,7 +405,7 @@ def read_cron(text: str, *, dialect: Dialect | None = None, days: Days | None = 
     if len(parts) != len(layout) and not (dialect is Dialect.QUARTZ and len(parts) == len(layout) - 1):
         names = " ".join(each.name.replace(" ", "-") for each in layout)
         raise _wrong(f"has {len(parts)} fields; {dialect} has {_COUNTS[dialect]}: {names}")
-    return _Reading(dict(zip(layout, parts, strict=False)), dialect).expression(days)
+    return _Parser(dict(zip(layout, parts, strict=False)), dialect).expression(days)
 
 
 def _wrong(message: str, field: str = "expression") -> InvalidInput:
@@ -436,8 +436,8 @@ def _dialect_of(parts: Sequence[str]) -> Dialect:
 _Rule = TypeVar("_Rule")
 
 
-class _Reading:
-    """The reading of one expression: collects what is wrong with any of its fields."""
+class _Parser:
+    """The parser of one expression: collects what is wrong with any of its fields."""
 
     def __init__(self, parts: dict[_Field, str], dialect: Dialect) -> None:
         self._parts = {each.name: (each, text) for each, text in parts.items()}

@@ -33,7 +33,7 @@ _NAMED_MAX: Final = 3
 """Wall-clock times that a note names; of more, the first and the last."""
 
 
-class Gap(StrEnum):
+class GapRule(StrEnum):
     """The rule for wall-clock times that do not exist."""
 
     NEXT = "next"
@@ -41,7 +41,7 @@ class Gap(StrEnum):
     SKIP = "skip"
 
 
-class Overlap(StrEnum):
+class OverlapRule(StrEnum):
     """The rule for wall-clock times that exist twice."""
 
     FIRST = "first"
@@ -70,8 +70,8 @@ class ZonedTimes:
 
     walls: WallTimes
     zone: Zone
-    gap: Gap
-    overlap: Overlap
+    gap: GapRule
+    overlap: OverlapRule
 
     def next_after(self, at_s: int) -> int | None:
         """The first instant after a time; None: there is none within 60 years."""
@@ -118,7 +118,7 @@ class ZonedTimes:
         stretch = self.zone.stretch_at(at_s)
         return list(self._missing_at(stretch, at_s)) or [at_s + stretch.offset_s]
 
-    def note(self, at_s: int) -> str | None:
+    def explain(self, at_s: int) -> str | None:
         """The rule that put an instant where it is, in words; None if it needed none."""
         stretch = self.zone.stretch_at(at_s)
         wall_s = at_s + stretch.offset_s
@@ -136,16 +136,16 @@ class ZonedTimes:
     def _bounds(self, stretch: Stretch) -> tuple[int, int]:
         """The wall-clock times that fire within a stretch at the time that they show."""
         low_s, high_s = stretch.start_s + stretch.offset_s, stretch.end_s + stretch.offset_s
-        if self.overlap is Overlap.FIRST:
+        if self.overlap is OverlapRule.FIRST:
             low_s = max(low_s, stretch.start_s + stretch.before_s) if _is_overlap(stretch) else low_s
-        elif self.overlap is Overlap.SECOND:
+        elif self.overlap is OverlapRule.SECOND:
             high_s = min(high_s, stretch.end_s + stretch.after_s)
         return low_s, high_s
 
     def _gap(self, stretch: Stretch) -> tuple[int, int] | None:
         """The wall-clock times in the gap before a stretch, if they fire in it."""
         size_s = stretch.offset_s - stretch.before_s
-        if self.gap is Gap.SKIP or not 0 < size_s <= GAP_S_MAX:
+        if self.gap is GapRule.SKIP or not 0 < size_s <= GAP_S_MAX:
             return None
         return stretch.start_s + stretch.before_s, stretch.start_s + stretch.offset_s
 
@@ -156,7 +156,7 @@ class ZonedTimes:
         gap = self._gap(stretch) if from_s < stretch.start_s + GAP_S_MAX else None
         if gap is None:
             return found_s
-        if self.gap is Gap.NEXT:
+        if self.gap is GapRule.NEXT:
             fires = from_s == stretch.start_s and self.walls.first(*gap) is not None
             return stretch.start_s if fires else found_s
         missing_s = self.walls.first(max(gap[0], from_s + stretch.before_s), gap[1])
@@ -170,7 +170,7 @@ class ZonedTimes:
         gap = self._gap(stretch)
         if gap is None or (found_s is not None and found_s >= stretch.start_s + GAP_S_MAX):
             return found_s
-        if self.gap is Gap.NEXT:
+        if self.gap is GapRule.NEXT:
             return stretch.start_s if found_s is None and self.walls.first(*gap) is not None else found_s
         missing_s = self.walls.last(gap[0], min(gap[1], at_s + 1 + stretch.before_s))
         moved_s = None if missing_s is None else missing_s - stretch.before_s
@@ -182,7 +182,7 @@ class ZonedTimes:
         gap = self._gap(stretch) if from_s < stretch.start_s + GAP_S_MAX else None
         if gap is None:
             return total
-        if self.gap is Gap.NEXT:
+        if self.gap is GapRule.NEXT:
             alone = from_s == stretch.start_s and gap[1] not in self.walls and self.walls.first(*gap) is not None
             return total + alone
         # Seconds of a few hours a year at most, and only where it was asked for.
@@ -194,7 +194,7 @@ class ZonedTimes:
         gap = self._gap(stretch) if at_s < stretch.start_s + GAP_S_MAX else None
         if gap is None:
             return
-        if self.gap is Gap.SHIFT:
+        if self.gap is GapRule.SHIFT:
             if at_s + stretch.before_s < gap[1] and at_s + stretch.before_s in self.walls:
                 yield at_s + stretch.before_s
         elif at_s == stretch.start_s:

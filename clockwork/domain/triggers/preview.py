@@ -35,8 +35,8 @@ class Preview:
     from_ms: int
     """Inclusive."""
     count: int
-    job: str | None
-    """Names the job for its jitter; None: not known."""
+    jitter_seed: str | None
+    """The job's name, from which its jitter is computed; None: not known."""
     client_id: ClientId | None = None
     """The client whose calendars the trigger may name."""
 
@@ -50,13 +50,13 @@ class Preview:
     def _shown(self, times: Iterator[int]) -> Iterator[FireTime]:
         trigger = self.trigger
         for number, at_ms in enumerate(times):
-            jitters = self.job is not None and trigger.jitter is not None and trigger.jitter.most_ms > 0
+            jitters = self.jitter_seed is not None and trigger.jitter is not None and trigger.jitter.most_ms > 0
             delayed = number > 0 and isinstance(trigger.rule, FixedDelay)
             yield FireTime(
                 at_ms=at_ms,
-                due_ms=trigger.due_ms(at_ms, self.job) if jitters and self.job is not None else None,
+                due_ms=trigger.due_ms(at_ms, self.jitter_seed) if jitters and self.jitter_seed is not None else None,
                 local=zone_at(trigger.rule, at_ms).local(at_ms),
-                note=_EARLIEST if delayed else trigger.note(at_ms),
+                note=_EARLIEST if delayed else trigger.explain(at_ms),
             )
 
 

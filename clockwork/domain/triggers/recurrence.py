@@ -56,7 +56,7 @@ _UNTIL: Final = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecurrenceRule:
-    """A rule that was read (`day_times.DayTimes`). Days are counted from 1970-01-01; Monday is 0."""
+    """A parsed rule (`day_times.DayTimes`). Days are counted from 1970-01-01; Monday is 0."""
 
     frequency: Frequency
     interval: int
@@ -234,14 +234,14 @@ def read_recurrence(text: str, *, start_s: int) -> RecurrenceRule:
 
     Raises: InvalidInput, naming `rule`, one error for each wrong part.
     """
-    return _Reading(text, start_s).rule()
+    return _Parser(text, start_s).rule()
 
 
 _T = TypeVar("_T")
 
 
-class _Reading:
-    """The reading of one rule: collects what is wrong with any of its parts."""
+class _Parser:
+    """The parser of one rule: collects what is wrong with any of its parts."""
 
     def __init__(self, text: str, start_s: int) -> None:
         self._errors: list[FieldError] = []

@@ -19,10 +19,10 @@ from heapq import heapify, heappop, heapreplace
 from itertools import islice, takewhile
 from typing import Final, Protocol, TypeAlias, TypeVar, cast
 
-from clockwork.domain.triggers.calendars import NO_DAYS, ExcludedTimes, Exclusion, OnExcluded, OpenTimes
-from clockwork.domain.triggers.cron import Days, Dialect, read_cron
+from clockwork.domain.triggers.cron import Days, Dialect, parse_cron
 from clockwork.domain.triggers.day_times import DayTimes, TimesByDay
-from clockwork.domain.triggers.dst import Gap, Overlap, ZonedTimes
+from clockwork.domain.triggers.dst import GapRule, OverlapRule, ZonedTimes
+from clockwork.domain.triggers.exclusions import NO_DAYS, AllowedTimes, ExcludedTimes, Exclusion, OnExcluded
 from clockwork.domain.triggers.recurrence import read_recurrence
 from clockwork.domain.triggers.zones import DAY_S, EPOCH_DAY, zone_of
 from clockwork.errors import FieldError, InvalidInput, shortened
@@ -46,8 +46,8 @@ for each member that has the time; ten members with the same times, a week away,
 
 
 @dataclass(frozen=True, slots=True)
-class Excluded:
-    """Times that a calendar has taken away."""
+class TimeStretch:
+    """A stretch of times at which a job does not run: fire times that are skipped, or times that a calendar takes away."""
 
     first_ms: int
     last_ms: int
@@ -64,18 +64,18 @@ class Timetable(Protocol):
     def last_at(self, at_ms: int) -> int | None:
         """The last fire time at or before a time."""
 
-    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
-        """The earliest of the last fire times at or before a time, at most so many, none of them before `since_ms`. None:
-        there is no such fire time."""
+    def nth_last(self, at_ms: int, count_max: int, *, since_ms: int) -> int | None:
+        """The oldest among the `count_max` latest fire times at or before a time that are not before `since_ms`; None:
+        there is none."""
 
     def count(self, after_ms: int, until_ms: int) -> int:
         """The number of fire times after one time, up to and including another; from `COUNT_EXACT_MAX` on it may be less
         than there are."""
 
-    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+    def excluded(self, after_ms: int, until_ms: int) -> TimeStretch | None:
         """The times after one time, up to and including another, that would be fire times if no calendar excluded them."""
 
-    def note(self, at_ms: int, since_ms: int = 0) -> str | None:
+    def explain(self, at_ms: int, since_ms: int = 0) -> str | None:
         """The rule that put a fire time where it is, and what is excluded between the fire time before it and itself, in
         words; None if there is nothing to say. Nothing before `since_ms` is named."""
 
@@ -85,8 +85,8 @@ class ZonedRule:
     """A rule about wall-clock times in a time zone, less what its calendar excludes."""
 
     time_zone: str
-    gap: Gap | None
-    overlap: Overlap | None
+    gap: GapRule | None
+    overlap: OverlapRule | None
     exclude: Exclusion | None = None
     on_excluded: OnExcluded = OnExcluded.SKIP
     until_ms: int | None = field(compare=False, repr=False, default=None)
@@ -103,10 +103,10 @@ class ZonedRule:
         last_s = self.times.last_at(self._until(at_ms) // 1_000)
         return None if last_s is None else last_s * 1_000
 
-    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+    def nth_last(self, at_ms: int, count_max: int, *, since_ms: int) -> int | None:
         found_ms: int | None = None
         earlier_ms = self.last_at(at_ms)
-        for _ in range(most):
+        for _ in range(count_max):
             if earlier_ms is None or earlier_ms < since_ms:
                 break
             found_ms, earlier_ms = earlier_ms, self.last_at(earlier_ms - 1)
@@ -115,22 +115,22 @@ class ZonedRule:
     def count(self, after_ms: int, until_ms: int) -> int:
         return self.times.count(after_ms // 1_000, self._until(until_ms) // 1_000)
 
-    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+    def excluded(self, after_ms: int, until_ms: int) -> TimeStretch | None:
         after_s, until_s = after_ms // 1_000, self._until(until_ms) // 1_000
         times = self.excluded_times
         if times is None or not (count := times.count(after_s, until_s)):
             return None
         first_s, last_s = times.next_after(after_s), times.last_at(until_s)
-        return None if first_s is None or last_s is None else Excluded(first_s * 1_000, last_s * 1_000, count)
+        return None if first_s is None or last_s is None else TimeStretch(first_s * 1_000, last_s * 1_000, count)
 
-    def note(self, at_ms: int, since_ms: int = 0) -> str | None:
-        notes = [self.times.note(at_ms // 1_000), *self._notes_of_calendar(at_ms, since_ms)]
+    def explain(self, at_ms: int, since_ms: int = 0) -> str | None:
+        notes = [self.times.explain(at_ms // 1_000), *self._notes_of_calendar(at_ms, since_ms)]
         return "; ".join(note for note in notes if note) or None
 
     def without_calendar(self) -> ZonedTimes:
         """Its times as if nothing were excluded."""
         walls = self.times.walls
-        if isinstance(walls, TimesByDay) and isinstance(walls.days, OpenTimes):
+        if isinstance(walls, TimesByDay) and isinstance(walls.days, AllowedTimes):
             return replace(self.times, walls=TimesByDay(walls.days.base))
         return self.times
 
@@ -139,7 +139,7 @@ class ZonedRule:
 
     def _notes_of_calendar(self, at_ms: int, since_ms: int) -> Iterator[str]:
         days = self.times.walls.days if isinstance(self.times.walls, TimesByDay) else None
-        if self.exclude is None or not isinstance(days, OpenTimes):
+        if self.exclude is None or not isinstance(days, AllowedTimes):
             return
         for wall_s in self.times.meant_at(at_ms // 1_000):
             day, second = divmod(wall_s, DAY_S)
@@ -181,8 +181,8 @@ def cron(
     dialect: Dialect | None = None,
     time_zone: str = "UTC",
     days: Days | None = None,
-    gap: Gap | None = None,
-    overlap: Overlap | None = None,
+    gap: GapRule | None = None,
+    overlap: OverlapRule | None = None,
     exclude: Exclusion | None = None,
     on_excluded: OnExcluded = OnExcluded.SKIP,
 ) -> Cron:
@@ -194,7 +194,7 @@ def cron(
     errors: list[FieldError] = []
     walls = zone = None
     try:
-        walls = read_cron(expression, dialect=dialect, days=days)
+        walls = parse_cron(expression, dialect=dialect, days=days)
     except InvalidInput as wrong:
         errors += wrong.errors
     try:
@@ -207,8 +207,8 @@ def cron(
         ZonedTimes(
             walls=walls,
             zone=zone,
-            gap=gap or (Gap.SKIP if walls.every_hour else Gap.NEXT),
-            overlap=overlap or (Overlap.BOTH if walls.every_hour else Overlap.FIRST),
+            gap=gap or (GapRule.SKIP if walls.every_hour else GapRule.NEXT),
+            overlap=overlap or (OverlapRule.BOTH if walls.every_hour else OverlapRule.FIRST),
         ),
         walls,
         exclude,
@@ -242,8 +242,8 @@ def rrule(
     *,
     start_ms: int,
     time_zone: str = "UTC",
-    gap: Gap | None = None,
-    overlap: Overlap | None = None,
+    gap: GapRule | None = None,
+    overlap: OverlapRule | None = None,
     exclude: Exclusion | None = None,
     on_excluded: OnExcluded = OnExcluded.SKIP,
 ) -> Recurrence:
@@ -268,7 +268,9 @@ def rrule(
     if errors or zone is None or recurrence is None:
         raise InvalidInput(errors)
     times, excluded_times = _with_calendar(
-        ZonedTimes(walls=TimesByDay(recurrence), zone=zone, gap=gap or Gap.NEXT, overlap=overlap or Overlap.FIRST),
+        ZonedTimes(
+            walls=TimesByDay(recurrence), zone=zone, gap=gap or GapRule.NEXT, overlap=overlap or OverlapRule.FIRST
+        ),
         recurrence,
         exclude,
         on_excluded,
@@ -293,7 +295,7 @@ def _with_calendar(
     """The times that a calendar leaves, and those that it takes away. `base`: the same times, by days."""
     if exclude is None:
         return times, None
-    open_times = OpenTimes(base=base, exclusion=exclude, on_excluded=on_excluded)
+    open_times = AllowedTimes(base=base, exclusion=exclude, on_excluded=on_excluded)
     return (
         replace(times, walls=TimesByDay(open_times)),
         replace(times, walls=TimesByDay(ExcludedTimes(open_times))),
@@ -322,20 +324,20 @@ class FixedRate:
     def last_at(self, at_ms: int) -> int | None:
         return self.anchor_ms + (at_ms - self.anchor_ms) // self.every_ms * self.every_ms
 
-    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+    def nth_last(self, at_ms: int, count_max: int, *, since_ms: int) -> int | None:
         last_ms, first_ms = self.last_at(at_ms), self.next_after(since_ms - 1)
         if last_ms is None or first_ms is None or last_ms < first_ms:
             return None
-        return max(first_ms, last_ms - (most - 1) * self.every_ms)
+        return max(first_ms, last_ms - (count_max - 1) * self.every_ms)
 
     def count(self, after_ms: int, until_ms: int) -> int:
         steps = (until_ms - self.anchor_ms) // self.every_ms - (after_ms - self.anchor_ms) // self.every_ms
         return max(0, steps)
 
-    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+    def excluded(self, after_ms: int, until_ms: int) -> TimeStretch | None:
         return None
 
-    def note(self, at_ms: int, since_ms: int = 0) -> str | None:
+    def explain(self, at_ms: int, since_ms: int = 0) -> str | None:
         return None
 
 
@@ -382,9 +384,9 @@ class AnyOf:
     def last_at(self, at_ms: int) -> int | None:
         return max((last_ms for each in self.of if (last_ms := each.last_at(at_ms)) is not None), default=None)
 
-    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+    def nth_last(self, at_ms: int, count_max: int, *, since_ms: int) -> int | None:
         found_ms: int | None = None
-        for earlier_ms in islice(_downwards([each.last_at for each in self.of], at_ms), most):
+        for earlier_ms in islice(_downwards([each.last_at for each in self.of], at_ms), count_max):
             if earlier_ms < since_ms:
                 break
             found_ms = earlier_ms
@@ -398,7 +400,7 @@ class AnyOf:
         times = _upwards([each.next_after for each in self.of], after_ms)
         return sum(1 for _ in islice(takewhile(lambda at_ms: at_ms <= until_ms, times), COUNT_EXACT_MAX))
 
-    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+    def excluded(self, after_ms: int, until_ms: int) -> TimeStretch | None:
         """Goes through the times, like `count`. A time that one rule excludes and another has is a fire time."""
         times = {at_ms for each in self.of for at_ms in _excluded_times(each, after_ms, until_ms)}
         upcoming: list[int | None] = [after_ms for _ in self.of]
@@ -410,10 +412,10 @@ class AnyOf:
                     upcoming[index] = rule.next_after(at_ms - 1)
             if at_ms not in upcoming:
                 away.append(at_ms)
-        return Excluded(away[0], away[-1], len(away)) if away else None
+        return TimeStretch(away[0], away[-1], len(away)) if away else None
 
-    def note(self, at_ms: int, since_ms: int = 0) -> str | None:
-        notes = [each.note(at_ms, since_ms) for each in self.of if each.last_at(at_ms) == at_ms]
+    def explain(self, at_ms: int, since_ms: int = 0) -> str | None:
+        notes = [each.explain(at_ms, since_ms) for each in self.of if each.last_at(at_ms) == at_ms]
         return next((note for note in notes if note), None)
 
 
@@ -547,13 +549,13 @@ class Trigger:
         last_ms = self.rule.last_at(at_ms if self.end_ms is None else min(at_ms, self.end_ms - 1))
         return None if last_ms is None or last_ms < (self.start_ms or 0) else last_ms
 
-    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+    def nth_last(self, at_ms: int, count_max: int, *, since_ms: int) -> int | None:
         """The earliest of the last fire times at or before a time, at most so many, none of them before `since_ms`. None:
         there is no such fire time. A fixed delay has none that are known by themselves."""
         if isinstance(self.rule, FixedDelay):
             return None
         at_ms = at_ms if self.end_ms is None else min(at_ms, self.end_ms - 1)
-        return self.rule.back(at_ms, most, since_ms=max(since_ms, self.start_ms or 0))
+        return self.rule.nth_last(at_ms, count_max, since_ms=max(since_ms, self.start_ms or 0))
 
     def count(self, after_ms: int, until_ms: int) -> int:
         """The number of fire times after one time, up to and including another; of a union, at least that from
@@ -564,7 +566,7 @@ class Trigger:
         until_ms = until_ms if self.end_ms is None else min(until_ms, self.end_ms - 1)
         return self.rule.count(after_ms, until_ms) if after_ms < until_ms else 0
 
-    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+    def excluded(self, after_ms: int, until_ms: int) -> TimeStretch | None:
         """The times after one time, up to and including another, that would be fire times if no calendar excluded them. None
         if there are none. Times that are moved to another day are none of them."""
         if isinstance(self.rule, FixedDelay):
@@ -573,10 +575,10 @@ class Trigger:
         until_ms = until_ms if self.end_ms is None else min(until_ms, self.end_ms - 1)
         return self.rule.excluded(after_ms, until_ms) if after_ms < until_ms else None
 
-    def note(self, at_ms: int) -> str | None:
+    def explain(self, at_ms: int) -> str | None:
         """The rule that put a fire time where it is, in words (`gap: 02:30 does not exist; moved to 03:00`), and what a
         calendar excluded before it; None if there is nothing to say."""
-        return None if isinstance(self.rule, FixedDelay) else self.rule.note(at_ms, self.start_ms or 0)
+        return None if isinstance(self.rule, FixedDelay) else self.rule.explain(at_ms, self.start_ms or 0)
 
     def _within(self, at_ms: int | None) -> int | None:
         over = at_ms is None or at_ms > FIRE_MS_MAX or (self.end_ms is not None and at_ms >= self.end_ms)
@@ -634,33 +636,33 @@ class Trigger:
     # Fire times with jitter. It never passes the next fire time, unless it is one offset for the whole job: so the order of
     # due times is that of fire times, and an occurrence that is due has no successor that is.
 
-    def due_ms(self, at_ms: int, job: str) -> int:
-        """The due time of a fire time. `job` names the job in the cluster."""
+    def due_ms(self, at_ms: int, jitter_seed: str) -> int:
+        """The due time of a fire time. `jitter_seed`: the job's name, from which its jitter is computed."""
         if self.jitter is None or not self.jitter.most_ms:
             return at_ms
         if self.jitter.per is JitterPer.JOB:
-            return at_ms + _share(job, self.jitter.most_ms + 1)
+            return at_ms + _share(jitter_seed, self.jitter.most_ms + 1)
         room_ms = self.jitter.most_ms + 1
         if not isinstance(self.rule, FixedDelay) and (next_ms := self.rule.next_after(at_ms)) is not None:
             room_ms = min(room_ms, next_ms - at_ms)
-        return at_ms + _share(f"{job}\n{at_ms}", room_ms)
+        return at_ms + _share(f"{jitter_seed}\n{at_ms}", room_ms)
 
-    def last_due_at(self, now_ms: int, job: str) -> int | None:
+    def last_due_at(self, now_ms: int, jitter_seed: str) -> int | None:
         """The last fire time that is due."""
-        at_ms = self.last_at(now_ms - self._offset_ms(job))
-        return at_ms if at_ms is None or self.due_ms(at_ms, job) <= now_ms else self.last_at(at_ms - 1)
+        at_ms = self.last_at(now_ms - self._offset_ms(jitter_seed))
+        return at_ms if at_ms is None or self.due_ms(at_ms, jitter_seed) <= now_ms else self.last_at(at_ms - 1)
 
-    def first_due_after(self, now_ms: int, job: str, *, cursor_ms: int) -> int | None:
+    def first_due_after(self, now_ms: int, jitter_seed: str, *, cursor_ms: int) -> int | None:
         """The first fire time after the cursor that is not due yet."""
-        at_ms = self.last_at(now_ms - self._offset_ms(job))
-        if at_ms is not None and at_ms > cursor_ms and self.due_ms(at_ms, job) > now_ms:
+        at_ms = self.last_at(now_ms - self._offset_ms(jitter_seed))
+        if at_ms is not None and at_ms > cursor_ms and self.due_ms(at_ms, jitter_seed) > now_ms:
             return at_ms
-        return self.next_after(max(cursor_ms, now_ms - self._offset_ms(job)))
+        return self.next_after(max(cursor_ms, now_ms - self._offset_ms(jitter_seed)))
 
-    def _offset_ms(self, job: str) -> int:
+    def _offset_ms(self, jitter_seed: str) -> int:
         """The jitter that all fire times have alike."""
         per_job = self.jitter is not None and self.jitter.per is JitterPer.JOB
-        return self.due_ms(0, job) if per_job else 0
+        return self.due_ms(0, jitter_seed) if per_job else 0
 
 
 _R = TypeVar("_R", bound=Cron | Recurrence | FixedRate)
@@ -677,7 +679,7 @@ def _resolved(rule: _R, calendars: Mapping[str, Exclusion]) -> _R:
         return rule
     exclude = replace(exclude, named=calendars[exclude.calendar])
     days = rule.times.walls.days if isinstance(rule.times.walls, TimesByDay) else None
-    assert isinstance(days, OpenTimes), "a rule with a calendar has open times"
+    assert isinstance(days, AllowedTimes), "a rule with a calendar has open times"
     times, excluded_times = _with_calendar(rule.times, days.base, exclude, rule.on_excluded)
     return cast(_R, replace(rule, exclude=exclude, times=times, excluded_times=excluded_times))
 

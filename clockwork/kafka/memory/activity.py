@@ -33,7 +33,7 @@ class MemoryActivity:
         self._kafka.append(record, kafka_partition)
         self._appended.set()
 
-    async def follow(self, on_records: Callable[[Sequence[ActivityRecord]], None], *, minutes_from_ms: int) -> None:
+    async def tail(self, on_records: Callable[[Sequence[ActivityRecord]], None], *, minutes_from_ms: int) -> None:
         """See `ActivityLog`."""
         seen: dict[tuple[Stream, int], int] = {}
         while True:

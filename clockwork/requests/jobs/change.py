@@ -1,8 +1,8 @@
-"""Changes of a job: PUT, pause, resume, delete, restore. Each is one step of `domain.jobs.steps`, made like this:
+"""Changes of a job: PUT, pause, resume, delete, restore. Each is one step of `domain.jobs.steps`, applied like this:
 
     1 read      state and definition; the request may find that nothing is to be done, or that it is refused
     2 take      hold and look, for each armed row that the step wants (`take`); a row that comes too late is in flight
-    3 change    one transaction: delete the taken rows IF they bear the holds, put the state IF its revision is as read, the
+    3 apply     one transaction: delete the taken rows IF they bear the holds, put the state IF its revision is as read, the
                 next row, the new definition. Only its success answers `200`
 
 A failed condition means that another step was made meanwhile, by a request or by the end of a run: again from 1, within the
@@ -11,9 +11,10 @@ that this state named and the request did not take: those that the state after t
 state, and not remembered by the try that was sent: of two tries whose answers are lost, which may have taken different
 rows, either may be the one that was made.
 
-**A lost answer.** The state's `by` tells a request its own write, as long as no other step has followed. A PUT recognises
-its work after that too, by the definition that it has put. A pause, resume, delete or restore whose answer was lost, and
-which another step has followed, is made again if the job does not stand as it wants: as if the request had come later.
+**A lost answer.** The state's `write_id` tells a request its own write, as long as no other step has followed. A PUT
+recognises its work after that too, by the definition that it has put. A pause, resume, delete or restore whose answer
+was lost, and which another step has followed, is made again if the job does not stand as it wants: as if the request
+had come later.
 
 **The same request again** states the wanted job, not a step: it finds the job so and answers `200`, with the runs that are
 in flight since.
@@ -25,34 +26,34 @@ from typing import Final
 
 from clockwork.domain.jobs import steps
 from clockwork.domain.jobs.calendar import CalendarDigests, digests_of
-from clockwork.domain.jobs.job import ArmedRow, Job, JobChange, JobContent, JobName, JobState, JobStatus, TakenRow
-from clockwork.domain.jobs.steps import Moment
-from clockwork.domain.run import RunKind
+from clockwork.domain.jobs.job import ArmedRow, Job, JobContent, JobName, JobState, JobStatus, JobTransaction, TakenRow
+from clockwork.domain.jobs.steps import StepContext
 from clockwork.errors import Contested, StoreUnavailable
-from clockwork.ports.jobs import JobChanged
+from clockwork.ports.jobs import StaleRevision
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import check_topic
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs import job_state
+from clockwork.requests.jobs.job_state import StoredJob
 from clockwork.requests.jobs.resolve import exclusions_of, read_calendars, resolved
 from clockwork.requests.jobs.results import (
+    JobChanged,
     JobChangeResult,
-    JobDone,
     JobEdit,
     JobNotFound,
     JobReason,
     JobRefused,
+    JobUnchanged,
     JobVersionDiffers,
     JobView,
 )
-from clockwork.requests.jobs.state import JobReading
 from clockwork.requests.jobs.take import RowTaker
 from clockwork.requests.results import ANY_VERSION, VersionCondition
 
 
-class Step:
-    """One kind of change. Pure, but for `wanted` and `check`."""
+class ChangeRequest:
+    """A request for one kind of change. Pure, but for `wanted` and `check`."""
 
     changes_definition = False
 
@@ -60,8 +61,8 @@ class Step:
         """The reason why it cannot be made from this state; None: it can."""
         return JobReason.DELETED if state.status is JobStatus.DELETED else None
 
-    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
-        """The definition from then on, which may be the present one; None: the job stands as the request wants it.
+    async def wanted(self, context: RequestContext, stored: StoredJob) -> Job | None:
+        """The definition from then on, which may be the present one; None: the job is as the request wants it.
         Raises: InvalidInput, StoreUnavailable, Unreadable."""
         raise NotImplementedError
 
@@ -72,18 +73,18 @@ class Step:
         """The rows that it wants to take."""
         return ()
 
-    def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        """The change."""
+    def compute(self, stored: StoredJob, wanted: Job, taken: Sequence[TakenRow], step: StepContext) -> JobTransaction:
+        """The transaction, which is not applied here."""
         raise NotImplementedError
 
-    def of_before(self, state: JobState) -> Iterable[ArmedRow]:
-        """The rows of this state that may be delivered as they were before, unless they are taken. Runs by hand and those of
-        a backfill are among them: only a delete takes them."""
+    def may_still_deliver(self, state: JobState) -> Iterable[ArmedRow]:
+        """The rows of this state that may still be delivered as they were before the request, unless it takes them. Runs by
+        hand and those of a backfill are among them: only a delete takes them."""
         return ()
 
 
 @dataclass(frozen=True, slots=True)
-class Put(Step):
+class Put(ChangeRequest):
     """Another definition."""
 
     edit: JobEdit
@@ -92,8 +93,8 @@ class Put(Step):
     principal: str | None
     changes_definition = True
 
-    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
-        present = reading.job
+    async def wanted(self, context: RequestContext, stored: StoredJob) -> Job | None:
+        present = stored.job
         content = self.edit(present, created_ms=present.created_at_ms)
         self.authorized(content)
         trigger = await resolved(context, content.client_id, content.trigger)
@@ -105,17 +106,17 @@ class Put(Step):
             await check_topic(context, wanted.topic)
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
-        return steps.to_be_taken(state)
+        return steps.rows_to_take(state)
 
-    def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return steps.update(reading.state, reading.job, wanted, taken, at)
+    def compute(self, stored: StoredJob, wanted: Job, taken: Sequence[TakenRow], step: StepContext) -> JobTransaction:
+        return steps.update(stored.state, stored.job, wanted, taken, step)
 
-    def of_before(self, state: JobState) -> Iterable[ArmedRow]:
-        return _deliveries(state)
+    def may_still_deliver(self, state: JobState) -> Iterable[ArmedRow]:
+        return state.pending_runs()
 
 
 @dataclass(frozen=True, slots=True)
-class Pause(Step):
+class Pause(ChangeRequest):
     """No run is armed any more until a resume."""
 
     note: str | None
@@ -123,21 +124,21 @@ class Pause(Step):
     def refusal(self, state: JobState) -> JobReason | None:
         return _ENDS.get(state.status)
 
-    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
-        return None if reading.state.status is JobStatus.PAUSED else reading.job
+    async def wanted(self, context: RequestContext, stored: StoredJob) -> Job | None:
+        return None if stored.state.status is JobStatus.PAUSED else stored.job
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
-        return steps.to_be_taken(state)
+        return steps.rows_to_take(state)
 
-    def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return steps.pause(reading.state, taken, at, note=self.note)
+    def compute(self, stored: StoredJob, wanted: Job, taken: Sequence[TakenRow], step: StepContext) -> JobTransaction:
+        return steps.pause(stored.state, taken, step, note=self.note)
 
-    def of_before(self, state: JobState) -> Iterable[ArmedRow]:
-        return _deliveries(state)
+    def may_still_deliver(self, state: JobState) -> Iterable[ArmedRow]:
+        return state.pending_runs()
 
 
 @dataclass(frozen=True, slots=True)
-class Resume(Step):
+class Resume(ChangeRequest):
     """The end of a pause."""
 
     authorized: Callable[[JobContent], None]
@@ -145,35 +146,35 @@ class Resume(Step):
     def refusal(self, state: JobState) -> JobReason | None:
         return _ENDS.get(state.status)
 
-    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
-        self.authorized(reading.job)
-        return None if reading.state.status is JobStatus.ACTIVE else reading.job
+    async def wanted(self, context: RequestContext, stored: StoredJob) -> Job | None:
+        self.authorized(stored.job)
+        return None if stored.state.status is JobStatus.ACTIVE else stored.job
 
-    def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return steps.resume(reading.state, reading.job, at)
+    def compute(self, stored: StoredJob, wanted: Job, taken: Sequence[TakenRow], step: StepContext) -> JobTransaction:
+        return steps.resume(stored.state, stored.job, step)
 
 
-class Delete(Step):
+class Delete(ChangeRequest):
     """A soft delete."""
 
     def refusal(self, state: JobState) -> JobReason | None:
         return None
 
-    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
-        return None if reading.state.status is JobStatus.DELETED else reading.job
+    async def wanted(self, context: RequestContext, stored: StoredJob) -> Job | None:
+        return None if stored.state.status is JobStatus.DELETED else stored.job
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
-        return steps.to_be_taken(state, deletes=True)
+        return steps.rows_to_take(state, deletes=True)
 
-    def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return steps.delete(reading.state, taken, at)
+    def compute(self, stored: StoredJob, wanted: Job, taken: Sequence[TakenRow], step: StepContext) -> JobTransaction:
+        return steps.delete(stored.state, taken, step)
 
-    def of_before(self, state: JobState) -> Iterable[ArmedRow]:
-        return _deliveries(state)
+    def may_still_deliver(self, state: JobState) -> Iterable[ArmedRow]:
+        return state.pending_runs()
 
 
 @dataclass(slots=True)
-class Restore(Step):
+class Restore(ChangeRequest):
     """A deleted job comes back, by the named calendars as they are now."""
 
     authorized: Callable[[JobContent], None]
@@ -182,19 +183,19 @@ class Restore(Step):
     def refusal(self, state: JobState) -> JobReason | None:
         return None if state.status is JobStatus.DELETED else JobReason.NOT_DELETED
 
-    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
-        self.authorized(reading.job)
-        state, trigger = reading.state, reading.job.trigger
+    async def wanted(self, context: RequestContext, stored: StoredJob) -> Job | None:
+        self.authorized(stored.job)
+        state, trigger = stored.state, stored.job.trigger
         calendars = exclusions_of(await read_calendars(context, state.client_id, dict(state.calendars)))
         self._calendars = tuple((name, each.digest) for name, each in calendars.items())
-        return reading.job if trigger is None else replace(reading.job, trigger=trigger.resolved(calendars))
+        return stored.job if trigger is None else replace(stored.job, trigger=trigger.resolved(calendars))
 
-    def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return steps.restore(reading.state, wanted, at, calendars=self._calendars)
+    def compute(self, stored: StoredJob, wanted: Job, taken: Sequence[TakenRow], step: StepContext) -> JobTransaction:
+        return steps.restore(stored.state, wanted, step, calendars=self._calendars)
 
 
 @dataclass(slots=True)
-class FollowCalendars(Step):
+class FollowCalendars(ChangeRequest):
     """The definition with the named calendars as they are now; one that is gone stays as it was. Of a job that is active or
     paused: one that has ended does not come back by it, and one that is restored is resolved then."""
 
@@ -206,40 +207,35 @@ class FollowCalendars(Step):
     def refusal(self, state: JobState) -> JobReason | None:
         return _ENDS.get(state.status)
 
-    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
-        state, trigger = reading.state, reading.job.trigger
+    async def wanted(self, context: RequestContext, stored: StoredJob) -> Job | None:
+        state, trigger = stored.state, stored.job.trigger
         calendars = await read_calendars(context, state.client_id, dict(state.calendars))
         if trigger is not None:
             trigger = trigger.resolved(exclusions_of(calendars))
-        wanted = replace(reading.job, trigger=trigger)
-        self._outdated = steps.outdated(state, wanted, context.clock.now_ms())
+        wanted = replace(stored.job, trigger=trigger)
+        self._outdated = steps.row_is_outdated(state, wanted, context.clock.now_ms())
         before, now = dict(state.calendars), dict(digests_of(trigger))
         changed = [calendar for name, calendar in calendars.items() if before[name] != now.get(name)]
         return replace(wanted, changed_by=changed[0].changed_by) if changed else None
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
-        return steps.to_be_taken(state) if self._outdated else ()
+        return steps.rows_to_take(state) if self._outdated else ()
 
-    def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return steps.follow_calendars(reading.state, wanted, taken, at)
+    def compute(self, stored: StoredJob, wanted: Job, taken: Sequence[TakenRow], step: StepContext) -> JobTransaction:
+        return steps.follow_calendars(stored.state, wanted, taken, step)
 
-    def of_before(self, state: JobState) -> Iterable[ArmedRow]:
+    def may_still_deliver(self, state: JobState) -> Iterable[ArmedRow]:
         return (state.armed,) if self._outdated and state.armed is not None else ()
 
 
 _ENDS: Final = {JobStatus.DELETED: JobReason.DELETED, JobStatus.ENDED: JobReason.ENDED}
 
 
-def _deliveries(state: JobState) -> Iterable[ArmedRow]:
-    """The rows that a state names, but for a watchdog, which sends nothing."""
-    return (each for each in state.pending() if each.kind is not RunKind.WATCHDOG)
-
-
 async def change_job(
     context: RequestContext,
     name: JobName,
     deadline: RequestDeadline,
-    step: Step,
+    request: ChangeRequest,
     *,
     condition: VersionCondition = ANY_VERSION,
     command: CommandDedup | None = None,
@@ -249,93 +245,103 @@ async def change_job(
     Raises: InvalidInput, Unavailable (it may have been made: the same request again settles it), Unreadable,
     CommandAlreadyProcessed.
     """
-    by = states.new_request_id(context)
+    write_id = job_state.new_request_id(context)
     taker = RowTaker(context, deadline)
-    tried: JobChange | None = None
+    tried: JobTransaction | None = None
     while True:
         taken: Sequence[TakenRow] = ()
         try:
-            reading = await states.read_job(context, name, deadline)
-            if reading is None:
+            stored = await job_state.read_job(context, name, deadline)
+            if stored is None:
                 return JobNotFound()
-            if tried is not None and await _was_made(context, tried, reading.state):
-                of = tried.definition.version if tried.definition is not None else reading.state.version
-                return _made(context, reading.view, step, command, version=of)
-            found = await _without_change(context, reading, step, condition)
+            if tried is not None and await _was_applied(context, tried, stored.state):
+                of = tried.definition.version if tried.definition is not None else stored.state.version
+                return _result_of(context, stored.view, request, command, version=of)
+            found = await _without_change(context, stored, request, condition)
             if not isinstance(found, Job):
-                if isinstance(found, JobDone):
-                    states.announce_armed(context, reading.state)
+                if isinstance(found, JobUnchanged):
+                    job_state.announce_armed(context, stored.state)
                 return found
-            await step.check(context, reading.job, found)
-            taken = await taker.take(reading, step.takes(reading.state))
+            await request.check(context, stored.job, found)
+            taken = await taker.take(stored, request.takes(stored.state))
             if command is not None:
                 await command.check()
-            change = step.make(reading, found, taken, states.moment(context, by))
+            change = request.compute(stored, found, taken, job_state.step_context(context, write_id))
             if command is not None:
                 change = replace(change, command=command.change(due_ms=0))
             tried = change
-            await states.make(context, change)
-        except JobChanged:
+            await job_state.apply(context, change)
+        except StaleRevision:
             continue
         except Contested as contested:
             # An owner has taken a hold off to fire the row, or a transaction is being applied.
-            taker.lost(taken)
-            why = f"{states.BEING_CHANGED}: {contested}"
+            taker.count_lost_holds(taken)
+            why = f"{job_state.BEING_CHANGED}: {contested}"
         except StoreUnavailable as error:
             why = f"the job could not be changed in time: {error}"
         else:
-            job = change.definition or reading.job
-            return _made(context, JobView(state=change.state, job=job), step, command, version=change.state.version)
+            job = change.definition or stored.job
+            return _result_of(
+                context, JobView(state=change.state, job=job), request, command, version=change.state.version
+            )
         await deadline.pause(why)
 
 
 async def _without_change(
-    context: RequestContext, reading: JobReading, step: Step, condition: VersionCondition
+    context: RequestContext, stored: StoredJob, request: ChangeRequest, condition: VersionCondition
 ) -> JobChangeResult | Job:
     """The result of a request that changes nothing; else the wanted definition."""
-    view = reading.view
-    reason = step.refusal(reading.state)
+    view = stored.view
+    reason = request.refusal(stored.state)
     if reason is not None:
         return JobRefused(reason, view)
-    wanted = await step.wanted(context, reading)
-    version = reading.state.version
+    wanted = await request.wanted(context, stored)
+    version = stored.state.version
     if not condition.holds(version):
         # Taken for the work of this same request only if no other request can have come in between.
-        done_before = step.changes_definition and wanted is None and condition.held_before(version)
+        done_before = request.changes_definition and wanted is None and condition.held_before(version)
         if not done_before:
             return JobVersionDiffers(view)
     if wanted is None:
-        return JobDone(_with_in_flight(view, step, version=version), changed=False)
+        return JobUnchanged(_with_in_flight(view, request, version=version))
     return wanted
 
 
-def _with_in_flight(view: JobView, step: Step, *, version: int) -> JobView:
-    """The view of a job that stands as a step wants it, with the runs that may still be delivered as they were before.
+def _with_in_flight(view: JobView, request: ChangeRequest, *, version: int) -> JobView:
+    """The view of a job that is as a request wants it, with the runs that may still be delivered as they were before.
     `version`: that of the definition which a PUT has put, or found; runs of earlier ones are of before."""
-    rows = (each for each in step.of_before(view.state) if not step.changes_definition or each.version < version)
+    rows = (
+        each
+        for each in request.may_still_deliver(view.state)
+        if not request.changes_definition or each.version < version
+    )
     return replace(view, in_flight=tuple(rows))
 
 
-def repeated(view: JobView, step: type[Step]) -> JobView:
+def view_after_lost_answer(view: JobView, request: type[ChangeRequest]) -> JobView:
     """The view of a job some time after a step of this kind, for a caller that has not heard of its result. If the job still
     stands so, a view without the runs of before would promise that there are none."""
     state = view.state
-    stands = step is Put or state.status is JobStatus.DELETED or (step is Pause and state.status is JobStatus.PAUSED)
-    rows = (each for each in _deliveries(state) if step is not Put or each.version < state.version)
-    return replace(view, in_flight=tuple(rows)) if stands else view
+    as_wanted = (
+        request is Put or state.status is JobStatus.DELETED or (request is Pause and state.status is JobStatus.PAUSED)
+    )
+    rows = (each for each in state.pending_runs() if request is not Put or each.version < state.version)
+    return replace(view, in_flight=tuple(rows)) if as_wanted else view
 
 
-async def _was_made(context: RequestContext, tried: JobChange, state: JobState) -> bool:
+async def _was_applied(context: RequestContext, tried: JobTransaction, state: JobState) -> bool:
     """True if an earlier try, whose answer was lost, was applied."""
-    if state.by == tried.state.by:
+    if state.write_id == tried.state.write_id:
         return True
     if tried.definition is None or state.version < tried.definition.version:
         return False
     return await context.jobs.read_definition(state.name, tried.definition.version) == tried.definition
 
 
-def _made(context: RequestContext, view: JobView, step: Step, command: CommandDedup | None, *, version: int) -> JobDone:
+def _result_of(
+    context: RequestContext, view: JobView, request: ChangeRequest, command: CommandDedup | None, *, version: int
+) -> JobChanged:
     if command is not None:
         command.had_effect = True
-    states.announce_armed(context, view.state)
-    return JobDone(_with_in_flight(view, step, version=version), changed=True)
+    job_state.announce_armed(context, view.state)
+    return JobChanged(_with_in_flight(view, request, version=version))

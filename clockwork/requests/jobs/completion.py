@@ -27,42 +27,43 @@ from typing import Final
 from clockwork.domain.jobs import steps
 from clockwork.domain.jobs.job import (
     ArmedRow,
+    CompletionReport,
     CompletionResult,
     Heartbeat,
     Job,
-    JobChange,
     JobName,
     JobState,
     JobStatus,
+    JobTransaction,
     OpenRun,
     RunCompletion,
-    RunReport,
     TakenRow,
 )
 from clockwork.domain.run import RunId, RunKind
 from clockwork.domain.schedule import RequestId, outcome_expiry_s
 from clockwork.errors import Contested, StoreUnavailable
-from clockwork.ports.jobs import JobChanged
+from clockwork.ports.jobs import StaleRevision
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import LONG_DUE_MS
+from clockwork.requests.jobs import job_state
 from clockwork.requests.jobs import log as logs
-from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.job_state import StoredJob
 from clockwork.requests.jobs.results import (
     JobNotFound,
     JobReason,
     JobRefused,
     ReportResult,
+    RunAlreadyClosed,
     RunClosed,
-    RunGoesOn,
+    RunExtended,
     RunNotFound,
     RunReason,
     RunRefused,
     RunStatus,
     RunView,
 )
-from clockwork.requests.jobs.state import JobReading
 from clockwork.requests.jobs.take import RowTaker
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ async def report_run(
     context: RequestContext,
     name: JobName,
     run_id: RunId,
-    report: RunReport | Heartbeat,
+    report: CompletionReport | Heartbeat,
     deadline: RequestDeadline,
     *,
     command: CommandDedup | None = None,
@@ -92,11 +93,11 @@ async def report_run(
     while True:
         try:
             result = await request.tried()
-        except JobChanged:
+        except StaleRevision:
             continue
         except Contested as contested:
-            request.lost_rows()
-            why = f"{states.BEING_CHANGED}: {contested}"
+            request.count_lost_holds()
+            why = f"{job_state.BEING_CHANGED}: {contested}"
         except StoreUnavailable as error:
             why = f"the run could not be changed in time: {error}"
         else:
@@ -122,7 +123,7 @@ class _Request:
         context: RequestContext,
         name: JobName,
         run_id: RunId,
-        report: RunReport | Heartbeat,
+        report: CompletionReport | Heartbeat,
         deadline: RequestDeadline,
         command: CommandDedup | None,
     ) -> None:
@@ -132,15 +133,15 @@ class _Request:
         self._report = report
         self._deadline = deadline
         self._command = command
-        self._by: RequestId = states.new_request_id(context)
+        self._write_id: RequestId = job_state.new_request_id(context)
         self._taker = RowTaker(context, deadline)
         self._last = _Try()
         # One time for all tries: one whose answer was lost finds its work done.
         self._until_ms = context.clock.now_ms() + (report.extend_ms if isinstance(report, Heartbeat) else 0)
 
-    def lost_rows(self) -> None:
-        """An owner has taken a hold off, or a transaction is being applied."""
-        self._taker.lost(self._last.taken)
+    def count_lost_holds(self) -> None:
+        """Counts a try after which the hold was gone: an owner took it off, or a transaction is being applied."""
+        self._taker.count_lost_holds(self._last.taken)
         self._last.taken = ()
 
     async def tried(self) -> ReportResult | None:
@@ -148,28 +149,28 @@ class _Request:
 
         Raises: Contested, StoreUnavailable: likewise. Unavailable, Unreadable, CommandAlreadyProcessed.
         """
-        reading = await states.read_job(self._context, self._name, self._deadline)
-        if reading is None:
+        stored = await job_state.read_job(self._context, self._name, self._deadline)
+        if stored is None:
             return JobNotFound()
-        state, attempt = reading.state, self._report.attempt
+        state, attempt = stored.state, self._report.attempt
         if state.status is JobStatus.DELETED:
-            return JobRefused(JobReason.DELETED, reading.view)
+            return JobRefused(JobReason.DELETED, stored.view)
         run = state.open_run
         if run is not None and (run.run_id, run.attempt) == (self._run_id, attempt):
-            return await self._of_open_run(reading, run)
+            return await self._of_open_run(stored, run)
         armed = _row_of(state, self._run_id, attempt)
         if armed is not None:
-            return await self._of_armed_run(reading, armed)
-        found = await logs.find_attempt(self._context, reading, self._run_id, attempt, self._deadline)
+            return await self._of_armed_run(stored, armed)
+        found = await logs.find_attempt(self._context, stored, self._run_id, attempt, self._deadline)
         if found is None:
-            await states.check_settled(self._context, state)
+            await job_state.check_current(self._context, state)
             return RunNotFound()
-        return await self._of_ended_run(reading, found)
+        return await self._of_logged_run(stored, found)
 
-    async def _of_armed_run(self, reading: JobReading, armed: ArmedRow) -> RunRefused | None:
+    async def _of_armed_run(self, stored: StoredJob, armed: ArmedRow) -> RunRefused | None:
         view = RunView(status=RunStatus.ARMED, position=armed.position, armed=armed)
-        job: Job | None = reading.job
-        if armed.version != reading.state.version:
+        job: Job | None = stored.job
+        if armed.version != stored.state.version:
             job = await self._context.jobs.read_definition(self._name, armed.version)
         if job is not None and job.completion is None:
             return RunRefused(RunReason.NOT_ASKED, view)
@@ -181,44 +182,44 @@ class _Request:
         # One that waits for its lane, or its topic, may do so for days, and a command that reports it would hold up all
         # commands behind it. The hold stays, and harms nothing: the owner takes it off before it fires the row. One of
         # at_least_once may have been sent before, and is waited for.
-        if late_ms > LONG_DUE_MS and await self._taker.take(reading, [armed]):
+        if late_ms > LONG_DUE_MS and await self._taker.take(stored, [armed]):
             return RunRefused(RunReason.NOT_DELIVERED, view)
         return None
 
     # --- an open run
 
-    async def _of_open_run(self, reading: JobReading, run: OpenRun) -> ReportResult | None:
-        state, job = reading.state, reading.job
+    async def _of_open_run(self, stored: StoredJob, run: OpenRun) -> ReportResult | None:
+        state, job = stored.state, stored.job
         view = await logs.view_of_open(self._context, state, run)
         watchdog = state.armed
         if watchdog is None or watchdog.kind is not RunKind.WATCHDOG:
             return None  # no step leaves it so
         report = self._report
-        stands = view.completion
-        if stands is None and isinstance(report, Heartbeat) and run.until_ms >= self._until_ms:
-            if self._command is not None and state.by == self._by:
+        recorded = view.completion
+        if recorded is None and isinstance(report, Heartbeat) and run.until_ms >= self._until_ms:
+            if self._command is not None and state.write_id == self._write_id:
                 self._command.had_effect = True
-            return RunGoesOn(view, run.until_ms)
-        self._last.taken = taken = await self._taker.take(reading, [watchdog])
+            return RunExtended(view, run.until_ms)
+        self._last.taken = taken = await self._taker.take(stored, [watchdog])
         if not taken:
             return RunRefused(RunReason.IN_FLIGHT, view)
         if self._command is not None:
             await self._command.check()
-        at, content = states.moment(self._context, self._by), self._taker.content_of(taken[0])
-        if stands is not None:
+        step, content = job_state.step_context(self._context, self._write_id), self._taker.content_of(taken[0])
+        if recorded is not None:
             # The state is that of a table that was restored to an earlier time, say.
-            change = steps.close_completed(state, job, stands, at, taken=taken, content=content)
-            await self._make(state, change)
-            return self._of_closed_run(change.state, view, stands)
+            change = steps.close_completed(state, job, recorded, step, taken=taken, content=content)
+            await self._apply(state, change)
+            return self._of_closed_run(change.state, view, recorded)
         if isinstance(report, Heartbeat):
-            change = steps.extend_run(state, job, self._until_ms, at, taken=taken, content=content)
-            await self._make(state, change)
-            return RunGoesOn(view, self._until_ms)
+            change = steps.extend_run(state, job, self._until_ms, step, taken=taken, content=content)
+            await self._apply(state, change)
+            return RunExtended(view, self._until_ms)
         change = steps.close_run(
             state,
             job,
             report.result,
-            at,
+            step,
             taken=taken,
             started_at_ms=report.started_at_ms,
             document=report.document,
@@ -227,16 +228,16 @@ class _Request:
         )
         completion = next(each for each in change.entries if isinstance(each, RunCompletion))
         self._last.completion = completion
-        await self._make(state, change)
+        await self._apply(state, change)
         return self._closed(change.state, view, completion)
 
-    async def _make(self, before: JobState, change: JobChange) -> None:
+    async def _apply(self, before: JobState, change: JobTransaction) -> None:
         if self._command is not None:
             change = replace(change, command=self._command.change(due_ms=0))
-        await states.make(self._context, change)
+        await job_state.apply(self._context, change)
         if self._command is not None:
             self._command.had_effect = True
-        states.announce_armed(self._context, change.state)
+        job_state.announce_armed(self._context, change.state)
         if before.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
             log.warning(
                 "Job paused: its runs failed in a row",
@@ -249,8 +250,8 @@ class _Request:
 
     # --- a run that is not open
 
-    async def _of_ended_run(self, reading: JobReading, run: RunView) -> ReportResult:
-        state, end, completion = reading.state, run.end, run.completion
+    async def _of_logged_run(self, stored: StoredJob, run: RunView) -> ReportResult:
+        state, end, completion = stored.state, run.delivery, run.completion
         assert end is not None, "its delivery has ended"
         if end.failure is not None:
             return RunRefused(RunReason.FAILED, run)
@@ -259,7 +260,7 @@ class _Request:
         if end.timeout_ms is None:
             return RunRefused(RunReason.NOT_ASKED, run)
         report = self._report
-        await states.check_settled(self._context, state)
+        await job_state.check_current(self._context, state)
         if isinstance(report, Heartbeat):
             return RunRefused(RunReason.NOT_OPEN, run)
         now_ms = self._context.clock.now_ms()
@@ -287,27 +288,28 @@ class _Request:
         return self._closed(state, run, completion)
 
     def _of_closed_run(self, state: JobState, run: RunView, completion: RunCompletion) -> ReportResult:
-        if isinstance(self._report, RunReport) and completion.result is self._report.result:
+        if isinstance(self._report, CompletionReport) and completion.result is self._report.result:
             if completion == self._last.completion:
                 if self._command is not None:
                     self._command.had_effect = True
                 return self._closed(state, run, completion)  # by a try whose answer was lost
-            return RunClosed(run, repeated=True)
-        if completion.result is not CompletionResult.COMPLETED and _goes_on(state, self._run_id, self._report.attempt):
+            return RunAlreadyClosed(run)
+        if completion.result is not CompletionResult.COMPLETED and _has_later_attempt(
+            state, self._run_id, self._report.attempt
+        ):
             return RunRefused(RunReason.SUPERSEDED, run)
         return RunRefused(_REASONS[completion.result], run)
 
     def _closed(self, state: JobState, run: RunView, completion: RunCompletion) -> RunClosed:
-        return RunClosed(logs.closed_run(self._context, state, run, completion), repeated=False)
+        return RunClosed(logs.closed_run(self._context, state, run, completion))
 
 
 def _row_of(state: JobState, run_id: RunId, attempt: int) -> ArmedRow | None:
     """The row of this attempt, if the state names it: it is not delivered, or not cleaned up."""
-    rows = (each for each in state.pending() if each.kind is not RunKind.WATCHDOG)
-    return next((each for each in rows if (each.run_id, each.attempt) == (run_id, attempt)), None)
+    return next((each for each in state.pending_runs() if (each.run_id, each.attempt) == (run_id, attempt)), None)
 
 
-def _goes_on(state: JobState, run_id: RunId, attempt: int) -> bool:
+def _has_later_attempt(state: JobState, run_id: RunId, attempt: int) -> bool:
     """True if a later attempt of this run is armed or open."""
     run = state.open_run
     named = [(each.run_id, each.attempt) for each in state.pending()]

@@ -10,19 +10,19 @@ from dataclasses import replace
 from clockwork.domain.jobs import steps
 from clockwork.domain.jobs.job import Job, JobState, JobStatus, NewJob
 from clockwork.errors import Contested, InvalidInput, StoreUnavailable, Unavailable
-from clockwork.ports.jobs import JobChanged
+from clockwork.ports.jobs import StaleRevision
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import check_topic
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs import job_state
 from clockwork.requests.jobs.resolve import resolved
 from clockwork.requests.jobs.results import (
+    JobAlreadyCreated,
     JobCreated,
     JobCreateResult,
     JobReason,
     JobRefused,
-    JobRepeated,
     JobView,
 )
 
@@ -46,15 +46,15 @@ async def create_job(
     except (InvalidInput, Unavailable):
         # A job that was accepted before stays accepted, even if its topic, Kafka or the clock is gone since.
         known = await find_repeat(context, new, deadline, command=command)
-        if not isinstance(known, JobRepeated):
+        if not isinstance(known, JobAlreadyCreated):
             raise
         return known
-    by = states.new_request_id(context)
+    write_id = job_state.new_request_id(context)
     while True:
         try:
             present = await context.jobs.read_state(new.name)
             result = await _result(context, new, present, deadline)
-            if present is not None and present.by == by and isinstance(result, JobRepeated):
+            if present is not None and present.write_id == write_id and isinstance(result, JobAlreadyCreated):
                 return _accepted(context, result.view, command)  # written by a try whose answer was lost
             if result is not None:
                 return result
@@ -62,12 +62,12 @@ async def create_job(
                 await command.check()
             trigger = await resolved(context, new.client_id, new.trigger)
             change = steps.create(
-                replace(new, trigger=trigger), present, states.moment(context, by), principal=principal
+                replace(new, trigger=trigger), present, job_state.step_context(context, write_id), principal=principal
             )
             if command is not None:
                 change = replace(change, command=command.change(due_ms=0))
-            await states.make(context, change)
-        except JobChanged:
+            await job_state.apply(context, change)
+        except StaleRevision:
             continue
         except (Contested, StoreUnavailable) as error:
             await deadline.pause(f"the job could not be stored in time: {error}")
@@ -78,7 +78,7 @@ async def create_job(
 
 async def find_repeat(
     context: RequestContext, new: NewJob, deadline: RequestDeadline, *, command: CommandDedup | None = None
-) -> JobRepeated | JobRefused | None:
+) -> JobAlreadyCreated | JobRefused | None:
     """The answer of `create_job` where it stores nothing; None: it would store.
 
     Raises: Unavailable, CommandAlreadyProcessed.
@@ -94,17 +94,17 @@ async def find_repeat(
 
 async def _result(
     context: RequestContext, new: NewJob, present: JobState | None, deadline: RequestDeadline
-) -> JobRepeated | JobRefused | None:
+) -> JobAlreadyCreated | JobRefused | None:
     """None: the name is free."""
     if present is None or _replaceable(present, new):
         return None
-    reading = await states.read_job(context, new.name, deadline)
-    if reading is None or _replaceable(reading.state, new):
+    stored = await job_state.read_job(context, new.name, deadline)
+    if stored is None or _replaceable(stored.state, new):
         return None
-    if reading.state.digest == new.digest:
-        states.announce_armed(context, reading.state)
-        return JobRepeated(reading.view)
-    return JobRefused(JobReason.EXISTS, reading.view)
+    if stored.state.digest == new.digest:
+        job_state.announce_armed(context, stored.state)
+        return JobAlreadyCreated(stored.view)
+    return JobRefused(JobReason.EXISTS, stored.view)
 
 
 def _replaceable(state: JobState, new: NewJob) -> bool:
@@ -114,5 +114,5 @@ def _replaceable(state: JobState, new: NewJob) -> bool:
 def _accepted(context: RequestContext, view: JobView, command: CommandDedup | None) -> JobCreated:
     if command is not None:
         command.had_effect = True
-    states.announce_armed(context, view.state)
+    job_state.announce_armed(context, view.state)
     return JobCreated(view)

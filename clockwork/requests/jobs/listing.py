@@ -16,7 +16,7 @@ from clockwork.domain.schedule import ClientId
 from clockwork.errors import Unreadable
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs import job_state
 from clockwork.requests.jobs.results import JobsPage, JobView
 
 NAMES_PER_QUERY: Final = 100
@@ -54,7 +54,7 @@ class JobQuery:
 async def list_page(
     context: RequestContext, query: JobQuery, deadline: RequestDeadline, *, after: JobId | None, limit: int
 ) -> JobsPage:
-    """The jobs behind `after`, at most `limit`; fewer, even none, does not mean that there are no more.
+    """The jobs after `after`, at most `limit`; fewer, even none, does not mean that there are no more.
 
     Raises: Unavailable.
     """
@@ -86,13 +86,13 @@ async def _views(
 
     async def view_of(name: JobName) -> JobView | None:
         state = present.get(name)
-        if state is None or states.expired(context, state) or not query.may_want(state):
+        if state is None or job_state.expired(context, state) or not query.may_want(state):
             return None
         try:
-            job = await states.definition_of(context, state)
+            job = await job_state.definition_of(context, state)
             if job is not None:
                 return JobView(state=state, job=job)
-            reading = await states.read_job(context, name, deadline)
+            reading = await job_state.read_job(context, name, deadline)
         except Unreadable:
             # A read of this job alone answers so; here the error would hide all other jobs.
             return None

@@ -16,17 +16,17 @@ from clockwork.domain.jobs.job import (
     JobState,
     OpenRun,
     RunCompletion,
-    RunEnd,
-    SkippedRuns,
+    RunDelivery,
+    SkippedTimes,
 )
 from clockwork.domain.position import LAST, Position, first_at
-from clockwork.domain.run import RunId, RunKind
+from clockwork.domain.run import RunId
 from clockwork.domain.triggers.trigger import JITTER_MS_MAX
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs import job_state
+from clockwork.requests.jobs.job_state import StoredJob
 from clockwork.requests.jobs.results import JobNotFound, RunsPage, RunStatus, RunView, VersionsPage
-from clockwork.requests.jobs.state import JobReading
 
 READS_MAX: Final = 20
 """Reads of the log for one page: a filter that leaves most entries out gives short pages, and a cursor to go on with."""
@@ -55,15 +55,17 @@ class LogQuery:
     status: RunStatus | None = None
 
     @property
-    def first(self) -> Position:
+    def oldest_position(self) -> Position:
         return first_at(self.from_ms or 0)
 
     @property
-    def last(self) -> Position:
+    def newest_position(self) -> Position:
         return LAST if self.to_ms is None else Position(first_at(self.to_ms) - 1)
 
     def wants(self, run: RunView) -> bool:
-        return (self.status is None or run.status is self.status) and self.first <= run.position <= self.last
+        return (
+            self.status is None or run.status is self.status
+        ) and self.oldest_position <= run.position <= self.newest_position
 
 
 async def log_page(
@@ -72,36 +74,39 @@ async def log_page(
     query: LogQuery,
     deadline: RequestDeadline,
     *,
-    last: Position | None,
+    newest_position: Position | None,
     limit: int,
 ) -> RunsPage | JobNotFound:
-    """The runs at `last` and below it (None: from the newest), at most `limit`; fewer, even none, does not mean that there
-    are no more. Raises: Unavailable, Unreadable."""
-    reading = await states.read_job(context, name, deadline)
-    if reading is None:
+    """The runs at `newest_position` and below it (None: from the newest), at most `limit`; fewer, even none, does not
+    mean that there are no more. Raises: Unavailable, Unreadable."""
+    stored = await job_state.read_job(context, name, deadline)
+    if stored is None:
         return JobNotFound()
-    armed = [_armed_view(each) for each in reading.state.pending() if each.kind is not RunKind.WATCHDOG]
-    top = query.last if last is None else min(last, query.last)
+    armed = [_armed_view(each) for each in stored.state.pending_runs()]
+    top = query.newest_position if newest_position is None else min(newest_position, query.newest_position)
     found: list[RunView] = []
-    next_last: Position | None = top
+    next_from: Position | None = top
     for _ in range(READS_MAX):
-        if next_last is None or next_last < query.first:
-            next_last = None
+        if next_from is None or next_from < query.oldest_position:
+            next_from = None
             break
         # One more than is shown, which says where the next page begins.
         page = await context.jobs.read_log(
-            name, first=query.first, last=next_last, entries_max=ENTRIES_PER_READ if query.status else limit + 1
+            name,
+            first=query.oldest_position,
+            last=next_from,
+            entries_max=ENTRIES_PER_READ if query.status else limit + 1,
         )
-        views = [_view(context, reading.state, each, page.completions.get(each.position)) for each in page.entries]
-        bottom = page.next_last if page.next_last is not None else Position(query.first - 1)
-        views += [each for each in armed if bottom < each.position <= next_last]
+        views = [_view(context, stored.state, each, page.completions.get(each.position)) for each in page.entries]
+        bottom = page.next_from if page.next_from is not None else Position(query.oldest_position - 1)
+        views += [each for each in armed if bottom < each.position <= next_from]
         found += [each for each in _newest_first(views) if query.wants(each)]
-        next_last = page.next_last
+        next_from = page.next_from
         if len(found) > limit or deadline.spent_s > context.settings.request_timeout_ms / 2_000:
             break
     if len(found) > limit:
-        next_last = found[limit].position
-    return RunsPage(runs=await _with_topics(context, name, found[:limit]), next_last=next_last)
+        next_from = found[limit].position
+    return RunsPage(runs=await _with_topics(context, name, found[:limit]), next_from=next_from)
 
 
 async def find_run(
@@ -114,20 +119,25 @@ async def find_run(
 
     Raises: Unavailable, Unreadable.
     """
-    reading = await states.read_job(context, name, deadline)
-    if reading is None:
+    stored = await job_state.read_job(context, name, deadline)
+    if stored is None:
         return JobNotFound()
-    state = reading.state
+    state = stored.state
     if state.open_run is not None and state.open_run.run_id == run_id:
         return await view_of_open(context, state, state.open_run)
-    for armed in state.pending():
-        if armed.run_id == run_id and armed.kind is not RunKind.WATCHDOG:
+    for armed in state.pending_runs():
+        if armed.run_id == run_id:
             ended = await run_at(context, state, armed.position)
             return ended if ended is not None else _armed_view(armed)
-    found = await _search(context, reading, run_id, deadline, spans=_spans(reading, run_id))
-    if found is not None and found.end is not None and found.status in _MAY_BE_RETRIED and found.end.failure is None:
+    found = await _search(context, stored, run_id, deadline, spans=_spans(stored, run_id))
+    if (
+        found is not None
+        and found.delivery is not None
+        and found.status in _MAY_BE_RETRIED
+        and found.delivery.failure is None
+    ):
         later = (Position(found.position + 1), LAST)
-        found = await _search(context, reading, run_id, deadline, spans=[later]) or found
+        found = await _search(context, stored, run_id, deadline, spans=[later]) or found
     if found is None:
         return None
     (shown,) = await _with_topics(context, name, [found])
@@ -135,22 +145,22 @@ async def find_run(
 
 
 async def find_attempt(
-    context: RequestContext, reading: JobReading, run_id: RunId, attempt: int, deadline: RequestDeadline
+    context: RequestContext, stored: StoredJob, run_id: RunId, attempt: int, deadline: RequestDeadline
 ) -> RunView | None:
     """One attempt of a run whose delivery has ended; None: there is none, or its entry has expired.
 
     Raises: Unavailable, Unreadable.
     """
-    spans = _spans(reading, run_id)
+    spans = _spans(stored, run_id)
     if attempt > 1 and spans:
         # It was due later, and is asked about soon after that.
         spans = [(spans[0][0], LAST)]
-    return await _search(context, reading, run_id, deadline, spans=spans, attempt=attempt)
+    return await _search(context, stored, run_id, deadline, spans=spans, attempt=attempt)
 
 
 async def _search(
     context: RequestContext,
-    reading: JobReading,
+    stored: StoredJob,
     run_id: RunId,
     deadline: RequestDeadline,
     *,
@@ -158,15 +168,15 @@ async def _search(
     attempt: int | None = None,
 ) -> RunView | None:
     """The latest entry of a run, or of one attempt of it, in the first of the spans that has one."""
-    state = reading.state
+    state = stored.state
     for first, end in spans:
         last: Position | None = end
         while last is not None:
             page = await context.jobs.read_log(state.name, first=first, last=last, entries_max=ENTRIES_PER_READ)
             for each in page.entries:
-                if isinstance(each, RunEnd) and each.run_id == run_id and attempt in (None, each.attempt):
+                if isinstance(each, RunDelivery) and each.run_id == run_id and attempt in (None, each.attempt):
                     return _view(context, state, each, page.completions.get(each.position))
-            last = page.next_last
+            last = page.next_from
             if last is not None and deadline.spent_s > context.settings.request_timeout_ms / 2_000:
                 await deadline.pause("the log is too long to find this run in time")
     return None
@@ -181,9 +191,9 @@ async def has_failed(context: RequestContext, name: JobName, run_id: RunId, *, d
     while last is not None:
         page = await context.jobs.read_log(name, first=first_at(due_ms), last=last, entries_max=ENTRIES_PER_READ)
         for each in page.entries:
-            if isinstance(each, RunEnd) and each.run_id == run_id and each.attempt == attempt:
+            if isinstance(each, RunDelivery) and each.run_id == run_id and each.attempt == attempt:
                 return each.failure is not None
-        last = page.next_last
+        last = page.next_from
     return False
 
 
@@ -193,12 +203,12 @@ def _time_of(run_id: RunId) -> int | None:
     return int(digits) if known else None
 
 
-def _spans(reading: JobReading, run_id: RunId) -> list[tuple[Position, Position]]:
+def _spans(stored: StoredJob, run_id: RunId) -> list[tuple[Position, Position]]:
     """Stretches of the log in which a run is looked for, one after the other; none: this is no id of a run."""
-    at_ms, trigger = _time_of(run_id), reading.job.trigger
+    at_ms, trigger = _time_of(run_id), stored.job.trigger
     if at_ms is None:
         return []
-    due_ms = at_ms if trigger is None else trigger.due_ms(at_ms, str(reading.state.name))
+    due_ms = at_ms if trigger is None else trigger.due_ms(at_ms, str(stored.state.name))
     stretches: list[tuple[int, int | None]] = [
         (at_ms, at_ms + 1),
         *([(due_ms, due_ms + 1)] if due_ms != at_ms else []),
@@ -213,13 +223,13 @@ def _spans(reading: JobReading, run_id: RunId) -> list[tuple[Position, Position]
 
 def closed_run(context: RequestContext, state: JobState, run: RunView, completion: RunCompletion) -> RunView:
     """A run whose delivery has ended, with its completion."""
-    assert run.end is not None, "its delivery has ended"
-    return replace(_view(context, state, run.end, completion), topic=run.topic)
+    assert run.delivery is not None, "its delivery has ended"
+    return replace(_view(context, state, run.delivery, completion), topic=run.topic)
 
 
 async def run_at(context: RequestContext, state: JobState, position: Position) -> RunView | None:
     """The run whose row stands, or stood, at this position; None: its entry has expired, or it was taken away."""
-    end = await context.jobs.read_run_end(state.name, position)
+    end = await context.jobs.read_run_delivery(state.name, position)
     if end is not None:
         completion = await context.jobs.read_completion(state.name, position) if end.timeout_ms is not None else None
         (shown,) = await _with_topics(context, state.name, [_view(context, state, end, completion)])
@@ -230,9 +240,9 @@ async def run_at(context: RequestContext, state: JobState, position: Position) -
 async def view_of_open(context: RequestContext, state: JobState, run: OpenRun) -> RunView:
     """The open run of a job. Heartbeats may keep one open for longer than its entry is kept: then by the state alone."""
     view = await run_at(context, state, run.position)
-    if view is not None and view.end is not None:
+    if view is not None and view.delivery is not None:
         return view
-    end = RunEnd(
+    end = RunDelivery(
         client_id=state.client_id,
         job_id=state.job_id,
         position=run.position,
@@ -249,10 +259,10 @@ async def view_of_open(context: RequestContext, state: JobState, run: OpenRun) -
 
 
 async def last_run(context: RequestContext, state: JobState) -> RunView | None:
-    """The newest run that has ended; None: there is none in the log any more."""
+    """The newest run whose delivery has ended: delivered or failed; it may still be running. None: the log has none."""
     page = await context.jobs.read_log(state.name, first=Position(0), last=LAST, entries_max=LAST_RUN_ENTRIES)
     for each in page.entries:
-        if isinstance(each, RunEnd):
+        if isinstance(each, RunDelivery):
             view = _view(context, state, each, page.completions.get(each.position))
             (shown,) = await _with_topics(context, state.name, [view])
             return shown
@@ -275,11 +285,11 @@ async def versions_page(
     context: RequestContext, name: JobName, deadline: RequestDeadline, *, below: int | None, limit: int
 ) -> VersionsPage | JobNotFound:
     """The definitions of a job below a version (None: all), the newest first. Raises: Unavailable, Unreadable."""
-    reading = await states.read_job(context, name, deadline)
-    if reading is None:
+    stored = await job_state.read_job(context, name, deadline)
+    if stored is None:
         return JobNotFound()
     # Not above the state's: those of a job of this name that was forgotten may still be there.
-    below = reading.state.version + 1 if below is None else min(below, reading.state.version + 1)
+    below = stored.state.version + 1 if below is None else min(below, stored.state.version + 1)
     versions = await context.jobs.read_versions(name, below=below, versions_max=limit + 1)
     more = len(versions) > limit
     return VersionsPage(versions=versions[:limit], next_below=versions[limit - 1].version if more else None)
@@ -293,19 +303,19 @@ def _armed_view(armed: ArmedRow) -> RunView:
 
 
 def _view(
-    context: RequestContext, state: JobState, entry: RunEnd | SkippedRuns, completion: RunCompletion | None
+    context: RequestContext, state: JobState, entry: RunDelivery | SkippedTimes, completion: RunCompletion | None
 ) -> RunView:
-    if isinstance(entry, SkippedRuns):
+    if isinstance(entry, SkippedTimes):
         return RunView(status=RunStatus.SKIPPED, position=entry.position, skipped=entry)
     return RunView(
         status=_status(entry, completion, state, context.clock.now_ms()),
         position=entry.position,
-        end=entry,
+        delivery=entry,
         completion=completion,
     )
 
 
-def _status(end: RunEnd, completion: RunCompletion | None, state: JobState, now_ms: int) -> RunStatus:
+def _status(end: RunDelivery, completion: RunCompletion | None, state: JobState, now_ms: int) -> RunStatus:
     if end.failure is not None:
         return RunStatus.FAILED
     if completion is not None:
@@ -329,7 +339,11 @@ def _newest_first(views: Sequence[RunView]) -> Iterable[RunView]:
 async def _with_topics(context: RequestContext, name: JobName, views: Sequence[RunView]) -> tuple[RunView, ...]:
     """The views with the topics of the definitions that they were delivered by, as far as those are kept."""
     topics: dict[int, str | None] = {}
-    for version in {each.end.version for each in views if each.end is not None and each.end.receipt is not None}:
+    for version in {
+        each.delivery.version for each in views if each.delivery is not None and each.delivery.receipt is not None
+    }:
         job = await context.jobs.read_definition(name, version)
         topics[version] = None if job is None else job.topic
-    return tuple(replace(each, topic=topics.get(each.end.version)) if each.end is not None else each for each in views)
+    return tuple(
+        replace(each, topic=topics.get(each.delivery.version)) if each.delivery is not None else each for each in views
+    )

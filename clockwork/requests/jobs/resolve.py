@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from clockwork.domain.jobs.calendar import Calendar, CalendarName
 from clockwork.domain.schedule import ClientId
-from clockwork.domain.triggers.calendars import Exclusion
+from clockwork.domain.triggers.exclusions import Exclusion
 from clockwork.domain.triggers.preview import Preview
 from clockwork.domain.triggers.trigger import Trigger, check_fires
 from clockwork.errors import FieldError, InvalidInput, StoreUnavailable

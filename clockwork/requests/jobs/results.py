@@ -1,4 +1,4 @@
-"""Questions and answers about jobs, without HTTP."""
+"""Questions and answers about jobs, without HTTP. Their names are built as those of `requests.results`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from clockwork.domain.jobs.calendar import Calendar
-from clockwork.domain.jobs.job import ArmedRow, Job, JobContent, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.jobs.job import ArmedRow, Job, JobContent, JobState, RunCompletion, RunDelivery, SkippedTimes
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId, RunId, RunKind
 from clockwork.errors import LimitState
@@ -16,14 +16,15 @@ class JobReason(StrEnum):
     """Why a request conflicts with the stored job."""
 
     EXISTS = "exists"
-    """Another job has this name, or another request for runs this id."""
+    """Another job has this name; or the request id was used for another request, or its run's entry has expired."""
     DELETED = "deleted"
     ENDED = "ended"
     NOT_DELETED = "not_deleted"
     RUNNING = "running"
-    """A run is open beside which none may be, or a backfill is under way."""
+    """The job cannot take another run now: one is open, about to be delivered, or waits; or a backfill is under way. Ask
+    again when it has ended."""
     TOO_MANY_RUNS = "too_many_runs"
-    """As many runs by hand are pending as may be."""
+    """As many runs by hand are pending as are allowed."""
     NO_FIRE_TIMES = "no_fire_times"
     """The trigger has no fire time in the range that a backfill asks for."""
 
@@ -68,15 +69,15 @@ class RunView:
     """Its place in the log."""
     armed: ArmedRow | None = None
     """While it is armed. Otherwise one of the two entries is given."""
-    end: RunEnd | None = None
-    skipped: SkippedRuns | None = None
+    delivery: RunDelivery | None = None
+    skipped: SkippedTimes | None = None
     completion: RunCompletion | None = None
     topic: str | None = None
     """The topic of its definition; None if that is not kept any more."""
 
     @property
     def run_id(self) -> RunId | None:
-        run = self.armed or self.end
+        run = self.armed or self.delivery
         return None if run is None else run.run_id
 
 
@@ -113,7 +114,7 @@ class JobCreated:
 
 
 @dataclass(frozen=True, slots=True)
-class JobRepeated:
+class JobAlreadyCreated:
     """The same request was accepted before; the view is the job's present state."""
 
     view: JobView
@@ -141,12 +142,17 @@ class JobVersionDiffers:
 
 
 @dataclass(frozen=True, slots=True)
-class JobDone:
-    """The job stands as the request wants it."""
+class JobChanged:
+    """The job is as the request wants it; it was written by this request."""
 
     view: JobView
-    changed: bool
-    """False: it stood so before, maybe by the same request; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobUnchanged:
+    """The job was as the request wants it, maybe by the same request before: nothing was written."""
+
+    view: JobView
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,7 @@ class RunAccepted:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRepeated:
+class RunAlreadyAccepted:
     """The same request was accepted before; the run is shown in its present state."""
 
     run: RunView
@@ -167,16 +173,21 @@ class RunRepeated:
 
 @dataclass(frozen=True, slots=True)
 class RunClosed:
-    """The run has ended as its consumer reports."""
+    """The run has ended as its consumer reports; it was written by this request."""
 
     run: RunView
-    repeated: bool
-    """True: it had been reported before, maybe by the same request; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunGoesOn:
-    """The run may take until then."""
+class RunAlreadyClosed:
+    """The run had ended as its consumer reports, maybe by the same request before: nothing was written."""
+
+    run: RunView
+
+
+@dataclass(frozen=True, slots=True)
+class RunExtended:
+    """The run has more time: its time-out is `until_ms`."""
 
     run: RunView
     until_ms: int
@@ -197,12 +208,12 @@ class RunRefused:
 
 @dataclass(frozen=True, slots=True)
 class CalendarPut:
-    """The calendar stands as the request wants it."""
+    """The calendar is as the request wants it."""
 
     calendar: Calendar
     created: bool
     behind: tuple[JobId, ...] = ()
-    """Jobs that may still be delivered by the calendar of before."""
+    """Jobs that may still be delivered by the calendar as it was before."""
     more_behind: bool = False
     """True: and others, which are not named."""
 
@@ -236,7 +247,7 @@ class CalendarDeleted:
 
 @dataclass(frozen=True, slots=True)
 class CalendarInUse:
-    """Jobs go by the calendar."""
+    """Jobs use the calendar."""
 
     calendar: Calendar
     jobs: tuple[JobId, ...]
@@ -249,19 +260,19 @@ class CalendarsPage:
 
     calendars: tuple[Calendar, ...]
     next_after: str | None
-    """Read on behind this name; None: there are no more."""
+    """Read on after this name; None: there are no more."""
 
 
 CalendarPutResult = CalendarPut | CalendarVersionDiffers | TooManyCalendars
 CalendarDeleteResult = CalendarDeleted | CalendarInUse | CalendarNotFound | CalendarVersionDiffers
 JobDeclined = JobNotFound | JobRefused | JobVersionDiffers
 """Results of a request that was understood and could not be carried out."""
-JobCreateResult = JobCreated | JobRepeated | JobRefused
-JobChangeResult = JobDone | JobDeclined
+JobCreateResult = JobCreated | JobAlreadyCreated | JobRefused
+JobChangeResult = JobChanged | JobUnchanged | JobDeclined
 RunDeclined = JobNotFound | JobRefused | RunNotFound | RunRefused
 """Results of a report that was understood and does not count. Of a job only that it is deleted."""
-ReportResult = RunClosed | RunGoesOn | RunDeclined
-RunResult = RunAccepted | RunRepeated | JobDeclined
+ReportResult = RunClosed | RunAlreadyClosed | RunExtended | RunDeclined
+RunResult = RunAccepted | RunAlreadyAccepted | JobDeclined
 
 
 class JobEdit(Protocol):
@@ -278,7 +289,7 @@ class RunsPage:
     """Some runs of a job, newest first."""
 
     runs: tuple[RunView, ...]
-    next_last: Position | None
+    next_from: Position | None
     """Read on down from this position, inclusive; None: there are no more."""
 
 
@@ -288,7 +299,7 @@ class JobsPage:
 
     views: tuple[JobView, ...]
     next_after: str | None
-    """Read on behind this id; None: there are no more."""
+    """Read on after this id; None: there are no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

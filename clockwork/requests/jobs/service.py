@@ -6,10 +6,11 @@ As for schedules (`requests.service`): rights, limits and time limits are applie
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from clockwork.domain.activity import JobKind
+from clockwork.domain.activity import Action, JobKind
 from clockwork.domain.jobs.calendar import Calendar, CalendarName, NewCalendar
 from clockwork.domain.jobs.job import (
     BackfillRequest,
+    CompletionReport,
     Heartbeat,
     ImportedJob,
     Job,
@@ -17,7 +18,6 @@ from clockwork.domain.jobs.job import (
     JobName,
     NewJob,
     RunNow,
-    RunReport,
 )
 from clockwork.domain.position import Position
 from clockwork.domain.rights import ANYONE, Principal, Right, authorize
@@ -28,9 +28,17 @@ from clockwork.errors import JobsOff, LimitState, TooManyRequests, Unavailable
 from clockwork.requests.context import RequestContext
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.imports import check_export
-from clockwork.requests.jobs import calendars, completion, listing, log
-from clockwork.requests.jobs import state as states
-from clockwork.requests.jobs.change import Delete, Pause, Put, Restore, Resume, Step, change_job, repeated
+from clockwork.requests.jobs import calendars, completion, job_state, listing, log
+from clockwork.requests.jobs.change import (
+    ChangeRequest,
+    Delete,
+    Pause,
+    Put,
+    Restore,
+    Resume,
+    change_job,
+    view_after_lost_answer,
+)
 from clockwork.requests.jobs.create import create_job, find_repeat
 from clockwork.requests.jobs.limit import JobsLimit
 from clockwork.requests.jobs.listing import JobQuery
@@ -41,25 +49,26 @@ from clockwork.requests.jobs.results import (
     CalendarPut,
     CalendarPutResult,
     CalendarsPage,
+    JobChanged,
     JobChangeResult,
     JobCreated,
     JobCreateResult,
-    JobDone,
     JobEdit,
     JobNotFound,
     JobRefused,
     JobsPage,
+    JobUnchanged,
     JobView,
     ReportResult,
     RunAccepted,
+    RunAlreadyAccepted,
     RunClosed,
-    RunRepeated,
     RunResult,
     RunsPage,
     RunView,
     VersionsPage,
 )
-from clockwork.requests.jobs.runs import Runs, start_runs
+from clockwork.requests.jobs.start_runs import RunsRequest, start_runs
 from clockwork.requests.jobs.transfer import JobScanPage, import_job, scan_page
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.results import ANY_VERSION, ExportRefused, VersionCondition
@@ -111,23 +120,23 @@ class JobService:
         self.check_on()
         authorize(principal, Right.READ, name.client_id)
         async with self.context.deadline() as deadline:
-            reading = await states.read_job(self.context, name, deadline)
-            if reading is None:
+            stored = await job_state.read_job(self.context, name, deadline)
+            if stored is None:
                 return None
             return replace(
-                reading.view,
-                last_run=await log.last_run(self.context, reading.state),
-                open_runs=await log.open_runs(self.context, reading.state, reading.job),
+                stored.view,
+                last_run=await log.last_run(self.context, stored.state),
+                open_runs=await log.open_runs(self.context, stored.state, stored.job),
             )
 
-    async def state_of(self, name: JobName, *, after: type[Step] | None = None) -> JobView | None:
+    async def find_unchecked(self, name: JobName, *, after: type[ChangeRequest] | None = None) -> JobView | None:
         """The present state, for callers that check the rights themselves. `after`: the kind of step that the caller has
         asked for; the view names the runs that may still be delivered as they were before."""
         async with self.context.deadline() as deadline:
-            reading = await states.read_job(self.context, name, deadline)
-            if reading is None:
+            stored = await job_state.read_job(self.context, name, deadline)
+            if stored is None:
                 return None
-            return reading.view if after is None else repeated(reading.view, after)
+            return stored.view if after is None else view_after_lost_answer(stored.view, after)
 
     async def put(
         self,
@@ -218,14 +227,14 @@ class JobService:
             )
         if not isinstance(result, CalendarPut):
             return result
-        behind = calendars.Behind()
+        behind = calendars.OutdatedJobs()
         try:
             async with deadline.enforced():
-                await calendars.follow_all(self.context, result.calendar.key, deadline, behind)
+                await calendars.have_jobs_follow(self.context, result.calendar.key, deadline, behind)
         except Unavailable:
-            # The calendar is stored: the answer names who is behind, and the audit comes to them.
-            return behind.put_on(result)
-        return behind.put_on(result)
+            # The calendar is stored: the answer names the jobs that are left, and the audit comes to them.
+            return behind.added_to(result)
+        return behind.added_to(result)
 
     async def find_calendar(self, principal: Principal, key: CalendarName) -> Calendar | None:
         """A calendar; None: there is none."""
@@ -237,7 +246,7 @@ class JobService:
     async def list_calendars(
         self, principal: Principal, client_id: ClientId, *, after: str | None, limit: int
     ) -> CalendarsPage:
-        """The calendars of a client behind `after`, at most `limit`."""
+        """The calendars of a client after `after`, at most `limit`."""
         self.check_on()
         authorize(principal, Right.READ, client_id)
         async with self.context.deadline() as deadline:
@@ -246,7 +255,7 @@ class JobService:
     async def delete_calendar(
         self, principal: Principal, key: CalendarName, *, condition: VersionCondition = ANY_VERSION
     ) -> CalendarDeleteResult:
-        """Deletes a calendar that no job goes by."""
+        """Deletes a calendar that no job uses."""
         self.check_on()
         authorize(principal, Right.CREATE, key.client_id)
         async with self.context.deadline() as deadline:
@@ -272,7 +281,7 @@ class JobService:
     async def import_one(
         self, principal: Principal, imported: ImportedJob, *, exported_at_ms: int
     ) -> JobCreateResult | ExportRefused:
-        """Takes over a job of another store. Limits of clients are not applied. Raises: InvalidInput."""
+        """Imports a job of another store. Limits of clients are not applied. Raises: InvalidInput."""
         self.check_on()
         refused = check_export(self.context, exported_at_ms)
         if refused is not None:
@@ -296,38 +305,38 @@ class JobService:
         payload_bytes = len(request.task_data or b"") if isinstance(request, RunNow) else 0
         limits = self.rate_limits.take(name.client_id, payload_bytes=payload_bytes)
         async with self.context.deadline() as deadline:
-            runs = Runs(request, self._authorized(principal))
+            runs = RunsRequest(request, self._authorized(principal))
             result = await start_runs(self.context, name, deadline, runs, command=command)
         if isinstance(result, RunAccepted):
             self._tell(principal, "job_run" if isinstance(request, RunNow) else "job_backfilled", name)
-        return replace(result, limits=limits) if isinstance(result, RunAccepted | RunRepeated) else result
+        return replace(result, limits=limits) if isinstance(result, RunAccepted | RunAlreadyAccepted) else result
 
-    async def run(self, principal: Principal, name: JobName, run_id: RunId) -> RunView | JobNotFound | None:
+    async def find_run(self, principal: Principal, name: JobName, run_id: RunId) -> RunView | JobNotFound | None:
         """One run, at its latest attempt. None: there is none of this id, or its entry has expired."""
         self._check(principal, Right.READ, name)
         async with self.context.deadline() as deadline:
             return await log.find_run(self.context, name, run_id, deadline)
 
-    async def run_of(self, name: JobName, run_id: RunId) -> RunView | None:
+    async def find_run_unchecked(self, name: JobName, run_id: RunId) -> RunView | None:
         """The same, for callers that check the rights themselves; None also if there is no such job."""
         async with self.context.deadline() as deadline:
             found = await log.find_run(self.context, name, run_id, deadline)
         return None if isinstance(found, JobNotFound) else found
 
-    async def logs(
-        self, principal: Principal, name: JobName, query: LogQuery, *, last: Position | None, limit: int
+    async def list_runs(
+        self, principal: Principal, name: JobName, query: LogQuery, *, newest_position: Position | None, limit: int
     ) -> RunsPage | JobNotFound:
-        """The runs and skipped stretches, newest first, from `last` down, at most `limit`."""
+        """The runs and skipped stretches, newest first, from `newest_position` down, at most `limit`."""
         self._check(principal, Right.READ, name)
         async with self.context.deadline() as deadline:
-            return await log.log_page(self.context, name, query, deadline, last=last, limit=limit)
+            return await log.log_page(self.context, name, query, deadline, newest_position=newest_position, limit=limit)
 
     async def report_run(
         self,
         principal: Principal,
         name: JobName,
         run_id: RunId,
-        report: RunReport | Heartbeat,
+        report: CompletionReport | Heartbeat,
         *,
         command: CommandDedup | None = None,
     ) -> ReportResult:
@@ -335,10 +344,10 @@ class JobService:
         self._check(principal, Right.COMPLETE, name)
         async with self.context.deadline() as deadline:
             result = await completion.report_run(self.context, name, run_id, report, deadline, command=command)
-        if isinstance(result, RunClosed) and not result.repeated:
+        if isinstance(result, RunClosed):
             ended = result.run.completion
-            if ended is not None and result.run.end is not None:
-                began_ms = ended.started_at_ms if ended.started_at_ms is not None else result.run.end.at_ms
+            if ended is not None and result.run.delivery is not None:
+                began_ms = ended.started_at_ms if ended.started_at_ms is not None else result.run.delivery.at_ms
                 self.context.telemetry.job_completion(ended.result, seconds=(ended.finished_at_ms - began_ms) / 1_000)
         return result
 
@@ -360,7 +369,7 @@ class JobService:
         return next((job for job in found.versions if job.version == version), None)
 
     async def list_jobs(self, principal: Principal, query: JobQuery, *, after: JobId | None, limit: int) -> JobsPage:
-        """The jobs of a client behind `after`, at most `limit`."""
+        """The jobs of a client after `after`, at most `limit`."""
         self.check_on()
         authorize(principal, Right.READ, query.client_id)
         async with self.context.deadline() as deadline:
@@ -391,18 +400,20 @@ class JobService:
         principal: Principal,
         kind: JobKind,
         name: JobName,
-        step: Step,
+        request: ChangeRequest,
         condition: VersionCondition,
         command: CommandDedup | None,
     ) -> JobChangeResult:
         async with self.context.deadline() as deadline:
-            result = await change_job(self.context, name, deadline, step, condition=condition, command=command)
-        if isinstance(result, JobDone):
-            self._tell(principal, kind, name)
+            result = await change_job(self.context, name, deadline, request, condition=condition, command=command)
+        if isinstance(result, JobChanged | JobUnchanged):
+            self._tell(principal, kind, name, reason=request.note if isinstance(request, Pause) else None)
         return result
 
-    def _tell(self, principal: Principal, kind: JobKind, name: JobName) -> None:
-        self.context.telemetry.action(kind, by=principal.name, client_id=name.client_id, job_id=name.job_id)
+    def _tell(self, principal: Principal, kind: JobKind, name: JobName, *, reason: str | None = None) -> None:
+        self.context.telemetry.action(
+            Action(kind=kind, by=principal.name, client_id=name.client_id, job_id=name.job_id, reason=reason)
+        )
 
 
 def _name_of(principal: Principal) -> str | None:

@@ -8,7 +8,7 @@ pending, retries, and the run that is open; the scan counts them. Nor are logs, 
 deleted or have ended.
 
 The named calendars of a job come with it, and are made where they are not there. One that is there counts as it is: it is
-this cluster's, and other jobs go by it.
+this cluster's, and other jobs use it.
 
 An import that is repeated finds the job by creation and digest, whatever has become of it here.
 """
@@ -21,18 +21,18 @@ from clockwork.domain.jobs.job import ImportedJob, Job, JobName, JobState, JobSt
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import ConditionFailed, Contested, StoreUnavailable, Unreadable
-from clockwork.ports.jobs import JobChanged
+from clockwork.ports.jobs import StaleRevision
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import check_topic
 from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs import job_state
 from clockwork.requests.jobs.resolve import resolved
 from clockwork.requests.jobs.results import (
+    JobAlreadyCreated,
     JobCreated,
     JobCreateResult,
     JobReason,
     JobRefused,
-    JobRepeated,
     JobView,
 )
 
@@ -62,12 +62,12 @@ async def scan_page(
         if client_id not in (None, name.client_id):
             continue
         try:
-            reading = await states.read_job(context, name, deadline)
+            stored = await job_state.read_job(context, name, deadline)
         except Unreadable:
             unreadable += 1
             continue
-        if reading is not None and reading.state.status in (JobStatus.ACTIVE, JobStatus.PAUSED):
-            views.append(reading.view)
+        if stored is not None and stored.state.status in (JobStatus.ACTIVE, JobStatus.PAUSED):
+            views.append(stored.view)
     return JobScanPage(views=tuple(views), unreadable=unreadable, next_after=page.next_after)
 
 
@@ -86,33 +86,35 @@ async def import_job(
     Raises: InvalidInput (its topic, or a calendar that it does not bring, does not exist), Unavailable (it may have
     been imported: the same request again settles it), Unreadable.
     """
-    new, by = imported.new, states.new_request_id(context)
+    new, write_id = imported.new, job_state.new_request_id(context)
     await check_topic(context, new.topic)
     while True:
         try:
             present = await context.jobs.read_state(new.name)
-            if present is not None and not states.expired(context, present):
+            if present is not None and not job_state.expired(context, present):
                 is_this = present.digest == new.digest and present.created_at_ms == new.created_at_ms
                 if is_this or present.status is not JobStatus.DELETED:
-                    reading = await states.read_job(context, new.name, deadline)
-                    if reading is None or reading.state.rev != present.rev:
+                    stored = await job_state.read_job(context, new.name, deadline)
+                    if stored is None or stored.state.rev != present.rev:
                         continue
-                    states.announce_armed(context, reading.state)
+                    job_state.announce_armed(context, stored.state)
                     if not is_this:
-                        return JobRefused(JobReason.EXISTS, reading.view)
-                    return JobCreated(reading.view) if present.by == by else JobRepeated(reading.view)
+                        return JobRefused(JobReason.EXISTS, stored.view)
+                    return JobCreated(stored.view) if present.write_id == write_id else JobAlreadyCreated(stored.view)
             await _bring_calendars(context, imported, principal=principal)
             trigger = await resolved(context, new.client_id, new.trigger, now_ms=imported.updated_at_ms)
             resolved_job = replace(imported, new=replace(new, trigger=trigger))
-            change = steps.take_over(resolved_job, present, states.moment(context, by), principal=principal)
-            await states.make(context, change)
-        except JobChanged:
+            change = steps.import_job(
+                resolved_job, present, job_state.step_context(context, write_id), principal=principal
+            )
+            await job_state.apply(context, change)
+        except StaleRevision:
             continue
         except (Contested, StoreUnavailable) as error:
             await deadline.pause(f"the job could not be stored in time: {error}")
         else:
             assert isinstance(change.definition, Job), "a take-over puts a definition"
-            states.announce_armed(context, change.state)
+            job_state.announce_armed(context, change.state)
             return JobCreated(JobView(state=change.state, job=change.definition))
 
 
@@ -130,7 +132,7 @@ async def _bring_calendars(context: RequestContext, imported: ImportedJob, *, pr
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
             changed_by=principal,
-            by=states.new_request_id(context),
+            write_id=job_state.new_request_id(context),
         )
         try:
             await context.jobs.put_calendar(calendar, before=None)

@@ -102,7 +102,7 @@ def _is(calendar: Calendar) -> Item:
     return {
         "ConditionExpression": "#by = :by",
         "ExpressionAttributeNames": {"#by": "by"},
-        "ExpressionAttributeValues": {":by": {"S": calendar.by}},
+        "ExpressionAttributeValues": {":by": {"S": calendar.write_id}},
     }
 
 

@@ -44,7 +44,7 @@ from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.run import ROW_FORMAT, JobOfRow
+from clockwork.domain.run import ROW_FORMAT, RunOfRow
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -69,7 +69,7 @@ from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores import checks
 from clockwork.stores.dynamodb import attributes as fields
 from clockwork.stores.dynamodb.attributes import Attribute, Item, number
-from clockwork.stores.job_forms import JOB_OF_ROW
+from clockwork.stores.job_forms import RUN_OF_ROW
 
 FORMAT: Final = 1
 EXECUTIONS_FORMAT: Final = 2
@@ -243,10 +243,10 @@ def row_item(row: Row) -> Item:
         row_key(row.shard, row.position)
         | _name_item(row.schedule.client_id, row.schedule.schedule_key)
         | content_item(row.schedule)
-        | {"v": number(FORMAT if row.job is None else ROW_FORMAT)}
+        | {"v": number(FORMAT if row.run is None else ROW_FORMAT)}
     )
-    if row.job is not None:
-        item["job"] = {"M": fields.attributes_of(JOB_OF_ROW.write(row.job))}
+    if row.run is not None:
+        item["job"] = {"M": fields.attributes_of(RUN_OF_ROW.write(row.run))}
     if row.hold is not None:
         item["hold"] = {"S": row.hold}
     if row.retry is not None:
@@ -274,7 +274,7 @@ def row_of(item: Item, *, shard: ShardId, position: Position) -> Row | BrokenRow
             schedule=schedule_of(item, _client_id_of(item), _schedule_key_of(item), due_ms_of(position)),
             hold=RequestId(fields.text(item, "hold")) if "hold" in item else None,
             retry=retry_of(item),
-            job=_job_of(item),
+            run=_job_of(item),
         )
     except Unreadable as error:
         return BrokenRow(
@@ -287,16 +287,16 @@ def row_of(item: Item, *, shard: ShardId, position: Position) -> Row | BrokenRow
             client_id=checks.readable_or_none(_client_id_of, item),
             schedule_key=checks.readable_or_none(_schedule_key_of, item),
             of_job="job" in item or item.get("v") == number(ROW_FORMAT),
-            job=checks.readable_or_none(_job_of, item),
+            run=checks.readable_or_none(_job_of, item),
         )
 
 
-def _job_of(item: Item) -> JobOfRow | None:
+def _job_of(item: Item) -> RunOfRow | None:
     """The attribute `job` of a row. Raises: Unreadable, also for a row that has none and the format of those that have: it
     would be taken for a schedule."""
     if ("job" in item) != (item.get("v") == number(ROW_FORMAT)):
         raise Unreadable("job: missing, or in a row of another format")
-    return JOB_OF_ROW.read(fields.values_of(fields.mapping(item, "job"))) if "job" in item else None
+    return RUN_OF_ROW.read(fields.values_of(fields.mapping(item, "job"))) if "job" in item else None
 
 
 def retry_attribute(retry: Retry) -> Attribute:

@@ -8,7 +8,7 @@ the items in `stores.job_forms`.
                          c<position>      the completion of the run at that position
                          q<request>       a request for runs
                          note             the note of commands
-    /seen, /clients      (what was seen lately: `stores.dynamodb.seen`)
+    /seen, /clients      (what was seen lately: `stores.dynamodb.registry`)
     <client>/            calendar/<name>            a named calendar; no job has an empty id
                          named/<name>/<job>         a job that names it
 
@@ -23,7 +23,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from clockwork.domain.jobs.calendar import Calendar, CalendarName
-from clockwork.domain.jobs.job import Job, JobName, JobState, LogEntry, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import (
+    Job,
+    JobName,
+    JobState,
+    LogEntry,
+    RunCompletion,
+    RunDelivery,
+    RunRequest,
+    SkippedTimes,
+)
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id, is_key
 from clockwork.domain.position import FRACTION_DIGITS, Position, position_of, text_of
 from clockwork.domain.run import JobId
@@ -34,7 +43,7 @@ from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, number
 from clockwork.stores.dynamodb.codec import LISTED_UNDER
 from clockwork.stores.forms import Stored
-from clockwork.stores.job_forms import CALENDAR, COMPLETION, FORMAT, JOB, REQUEST, RUN_END, SKIPPED, STATE
+from clockwork.stores.job_forms import CALENDAR, COMPLETION, FORMAT, JOB, REQUEST, RUN_DELIVERY, SKIPPED, STATE
 
 STATE_ITEM: Final = "state"
 DEFINITIONS: Final = "v"
@@ -177,19 +186,19 @@ def entry(of: LogEntry) -> Item:
     match of:
         case RunCompletion():
             place, form = completion_item(of.position), COMPLETION.write(of)
-        case RunEnd():
-            place, form = log_item(of.position), {"type": _RUN, **RUN_END.write(of)}
-        case SkippedRuns():
+        case RunDelivery():
+            place, form = log_item(of.position), {"type": _RUN, **RUN_DELIVERY.write(of)}
+        case SkippedTimes():
             place, form = log_item(of.position), {"type": _SKIPPED, **SKIPPED.write(of)}
     return item_key(of.name, place) | _attributes(form) | {"expiresAt": number(of.expires_at_s)}
 
 
-def entry_of(item: Item, name: JobName) -> RunEnd | SkippedRuns:
+def entry_of(item: Item, name: JobName) -> RunDelivery | SkippedTimes:
     """Reads an entry of the log. Raises: Unreadable, NewerFormat."""
     form, place = _form(item), _place(item, name, LOG)
     match form.get("type"):
         case "run":
-            return RUN_END.read(form, **place)
+            return RUN_DELIVERY.read(form, **place)
         case "skipped":
             return SKIPPED.read(form, **place)
         case _:

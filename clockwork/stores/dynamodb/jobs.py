@@ -12,12 +12,12 @@ from typing import Any, Final
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.jobs.calendar import CalendarName
-from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest
+from clockwork.domain.jobs.job import Job, JobName, JobState, JobTransaction, RunCompletion, RunDelivery, RunRequest
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import ConditionFailed, StoreThrottled, Unreadable
-from clockwork.ports.jobs import JobChanged, LogPage, NamePage
+from clockwork.ports.jobs import LogPage, NamePage, StaleRevision
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.checks import readable
 from clockwork.stores.dynamodb import codec, job_codec, transactions
@@ -61,10 +61,10 @@ class DynamoJobStore(DynamoCalendars):
 
     # --- one job
 
-    async def read_state(self, name: JobName, *, settled: bool = False) -> JobState | None:
+    async def read_state(self, name: JobName, *, committed: bool = False) -> JobState | None:
         """See `JobStore`."""
         key = job_codec.state_key(name)
-        if settled:
+        if committed:
             reads = [{"Get": {"TableName": self._table, "Key": key}}]
             answer = await transact(self._client, "transact_get_items", TransactItems=reads)
             item = answer["Responses"][0].get("Item")
@@ -100,9 +100,9 @@ class DynamoJobStore(DynamoCalendars):
             more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
         return readable(lambda item: job_codec.definition_of(item, name), items)
 
-    async def change(self, change: JobChange) -> None:
+    async def change(self, change: JobTransaction) -> None:
         """See `JobStore`."""
-        for calendar in change.names:
+        for calendar in change.references_put:
             note = job_codec.calendar_note_key(calendar, change.name)
             await retry_on_conflict(self._client, "put_item", TableName=self._table, Item=note)
         transaction = Transaction(
@@ -117,7 +117,7 @@ class DynamoJobStore(DynamoCalendars):
             if not refused.failed[_STATE]:
                 raise
             item = refused.items[_STATE]
-            raise JobChanged(job_codec.state_of(item, change.name) if item else None) from refused
+            raise StaleRevision(job_codec.state_of(item, change.name) if item else None) from refused
 
     async def forget(self, state: JobState) -> None:
         """See `JobStore`. Its last definition goes with the state, in one transaction: a job that another node has restored
@@ -172,11 +172,11 @@ class DynamoJobStore(DynamoCalendars):
 
     # --- runs
 
-    async def put_run_ends(self, ends: Sequence[RunEnd], *, first_stands: bool) -> None:
+    async def put_run_deliveries(self, ends: Sequence[RunDelivery], *, keep_existing: bool) -> None:
         """See `JobStore`."""
         items = [job_codec.entry(end) for end in ends]
         named = {codec.primary_key(codec.JOB_KEY, item): item for item in items}
-        if first_stands:
+        if keep_existing:
             failures = await self._first_run_ends.write(named)
         else:
             failures = await self._run_ends.write({key: {"PutRequest": {"Item": item}} for key, item in named.items()})
@@ -184,11 +184,11 @@ class DynamoJobStore(DynamoCalendars):
             # A refusal for good says more than one that may be gone at the next try.
             raise min(failures.values(), key=lambda error: isinstance(error, StoreThrottled))
 
-    async def read_run_end(self, name: JobName, position: Position) -> RunEnd | None:
+    async def read_run_delivery(self, name: JobName, position: Position) -> RunDelivery | None:
         """See `JobStore`."""
         item = await self._items.get(job_codec.item_key(name, job_codec.log_item(position)))
         found = job_codec.entry_of(item, name) if item else None
-        return found if isinstance(found, RunEnd) else None
+        return found if isinstance(found, RunDelivery) else None
 
     async def put_completion(self, completion: RunCompletion, *, command: NoteChange | None = None) -> None:
         """See `JobStore`."""
@@ -224,15 +224,15 @@ class DynamoJobStore(DynamoCalendars):
     async def read_log(self, name: JobName, *, first: Position, last: Position, entries_max: int) -> LogPage:
         """See `JobStore`."""
         if first > last:
-            return LogPage(entries=(), completions={}, next_last=None)
+            return LogPage(entries=(), completions={}, next_from=None)
         answer = await self._downwards(name, job_codec.log_item(first), job_codec.log_item(last), items_max=entries_max)
         more = answer.get("LastEvaluatedKey")
         entries = readable(lambda item: job_codec.entry_of(item, name), answer["Items"])
-        runs = {each.position for each in entries if isinstance(each, RunEnd)}
+        runs = {each.position for each in entries if isinstance(each, RunDelivery)}
         return LogPage(
             entries=tuple(entries),
             completions=await self._completions(name, runs) if runs else {},
-            next_last=Position(job_codec.log_position(more) - 1) if more else None,
+            next_from=Position(job_codec.log_position(more) - 1) if more else None,
         )
 
     async def read_request(self, name: JobName, request_id: str) -> RunRequest | None:
@@ -339,7 +339,7 @@ class DynamoJobStore(DynamoCalendars):
 # --- changes
 
 
-def change_actions(settings: DynamoSettings, change: JobChange) -> list[Item]:
+def change_actions(settings: DynamoSettings, change: JobTransaction) -> list[Item]:
     """The actions of a change; the state's is the first."""
     table = settings.jobs_table
     state: Item = {
@@ -376,11 +376,11 @@ def change_actions(settings: DynamoSettings, change: JobChange) -> list[Item]:
         actions.append({"Update": update})
     client_id = change.state.client_id
     actions += [_same_calendar(table, CalendarName(client_id, name), digest) for name, digest in change.calendars]
-    actions += [_no_note(table, name, change.name) for name in change.names_no_more]
+    actions += [_no_note(table, name, change.name) for name in change.references_deleted]
     return actions
 
 
-def change_token(change: JobChange) -> str:
+def change_token(change: JobTransaction) -> str:
     """The token of a change. A revision is used once, but two attempts from one revision may differ in any part."""
     rows = [(row.shard, row.position) for row in change.rows]
     other = (change.taken, change.absent, change.entries, change.request, change.command, change.calendars)

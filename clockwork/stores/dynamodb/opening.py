@@ -10,9 +10,9 @@ from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb.jobs import DynamoJobStore
 from clockwork.stores.dynamodb.pauses import DynamoPauses
+from clockwork.stores.dynamodb.registry import DynamoRegistry
 from clockwork.stores.dynamodb.schema import check_tables, create_tables, init_cluster
 from clockwork.stores.dynamodb.search import DynamoScheduleSearch
-from clockwork.stores.dynamodb.seen import DynamoSeen
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 
 
@@ -39,7 +39,7 @@ def stores_on(store: DynamoScheduleStore, *, shards: int) -> Stores:
         jobs=DynamoJobStore(client),
         lists=client.settings.search == "on",
         pauses=DynamoPauses(client),
-        seen=DynamoSeen(client),
+        registry=DynamoRegistry(client),
         init=init,
         check=partial(check_tables, client, shards=shards),
     )

@@ -28,7 +28,7 @@ async def read_page(
     due_ms_max: int | None = None,
     consistent: bool,
 ) -> Page:
-    """Reads rows in position order behind `after`; see `ScheduleStore.read_page`. Not `consistent`: it may lag."""
+    """Reads rows in position order after `after`; see `ScheduleStore.read_page`. Not `consistent`: it may lag."""
     rows: list[Row | BrokenRow] = []
     parameters: dict[str, Any] = {}
     while True:

@@ -9,7 +9,7 @@ from clockwork.concurrency import gather_bounded
 from clockwork.domain.position import LAST, Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
-from clockwork.ports.store import KeyName, OutcomePlace, Page, PointerPage, RowPlace
+from clockwork.ports.store import KeyName, OutcomeKey, Page, PointerPage, RowKey
 from clockwork.stores.checks import readable
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, value_of
@@ -83,18 +83,16 @@ class DynamoScheduleSearch:
         """See `ScheduleSearch`."""
         return await read_page(self._client, shard, after=after, rows_max=rows_max, consistent=False)
 
-    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+    async def read_rows_at(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Row | BrokenRow]:
         """See `ScheduleSearch`."""
         items = await self._all(
-            self._settings.schedules_table, [codec.row_key(*place) for place in dict.fromkeys(places)]
+            self._settings.schedules_table, [codec.row_key(*place) for place in dict.fromkeys(keys)]
         )
         return {(row.shard, row.position): row for row in readable(_row_of, items)}
 
-    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+    async def read_outcomes(self, keys: Sequence[OutcomeKey]) -> Mapping[OutcomeKey, Outcome]:
         """See `ScheduleSearch`."""
-        items = await self._all(
-            self._settings.keys_table, [codec.outcome_key(*place) for place in dict.fromkeys(places)]
-        )
+        items = await self._all(self._settings.keys_table, [codec.outcome_key(*place) for place in dict.fromkeys(keys)])
         return {(o.client_id, o.schedule_key, o.position): o for o in readable(codec.outcome_of, items)}
 
     async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:

@@ -12,24 +12,24 @@ from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.jobs.calendar import Calendar, CalendarName
 from clockwork.domain.jobs.job import (
     Job,
-    JobChange,
     JobName,
     JobState,
+    JobTransaction,
     LogEntry,
     RunCompletion,
-    RunEnd,
+    RunDelivery,
     RunRequest,
-    SkippedRuns,
+    SkippedTimes,
     TakenRow,
 )
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId, Row
 from clockwork.errors import ConditionFailed
-from clockwork.ports.jobs import JobChanged, LogPage, NamePage
-from clockwork.stores.memory.store import MemoryScheduleStore, Place, Write
+from clockwork.ports.jobs import LogPage, NamePage, StaleRevision
+from clockwork.stores.memory.store import ItemKey, MemoryScheduleStore, Write
 
-LogPlace = tuple[JobName, Position]
+LogKey = tuple[JobName, Position]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -41,8 +41,8 @@ class JobTables:
 
     states: dict[JobName, JobState] = field(default_factory=dict)
     definitions: dict[tuple[JobName, int], Job] = field(default_factory=dict)
-    log: dict[LogPlace, RunEnd | SkippedRuns] = field(default_factory=dict)
-    completions: dict[LogPlace, RunCompletion] = field(default_factory=dict)
+    log: dict[LogKey, RunDelivery | SkippedTimes] = field(default_factory=dict)
+    completions: dict[LogKey, RunCompletion] = field(default_factory=dict)
     requests: dict[tuple[JobName, str], RunRequest] = field(default_factory=dict)
     notes: dict[JobName, CommandNote] = field(default_factory=dict)
     calendars: dict[CalendarName, Calendar] = field(default_factory=dict)
@@ -60,15 +60,15 @@ class MemoryJobStore:
 
     # --- one job
 
-    async def read_state(self, name: JobName, *, settled: bool = False) -> JobState | None:
+    async def read_state(self, name: JobName, *, committed: bool = False) -> JobState | None:
         """See `JobStore`."""
 
         def effect() -> JobState | None:
-            if settled:
+            if committed:
                 self._schedules._check_free(_state_place(name))
             return self.tables.states.get(name)
 
-        return await self._serve("read_job_settled" if settled else "read_job", effect)
+        return await self._serve("read_job_committed" if committed else "read_job", effect)
 
     async def read_states(self, names: Sequence[JobName]) -> Mapping[JobName, JobState]:
         """See `JobStore`."""
@@ -92,7 +92,7 @@ class MemoryJobStore:
 
         return await self._serve("read_versions", effect)
 
-    async def change(self, change: JobChange) -> None:
+    async def change(self, change: JobTransaction) -> None:
         """See `JobStore`."""
 
         def effect() -> None:
@@ -102,11 +102,11 @@ class MemoryJobStore:
             if there == change.state:
                 return  # the same call again
             if (there.rev if there is not None else None) != change.before_rev:
-                raise JobChanged(there)
+                raise StaleRevision(there)
             self._check_conditions(change)
             self._schedules._apply(writes)
 
-        for calendar in change.names:
+        for calendar in change.references_put:
             await self._note_calendar(CalendarName(change.state.client_id, calendar), change.name)
         await self._serve("change_job", effect)
 
@@ -141,34 +141,34 @@ class MemoryJobStore:
 
     # --- runs
 
-    async def put_run_ends(self, ends: Sequence[RunEnd], *, first_stands: bool) -> None:
+    async def put_run_deliveries(self, ends: Sequence[RunDelivery], *, keep_existing: bool) -> None:
         """See `JobStore`."""
 
         def effect() -> None:
             self._schedules._check_undisturbed(*(_log_place(end) for end in ends))
             for end in ends:
-                if not (first_stands and _key_of(end) in self.tables.log):
+                if not (keep_existing and _key_of(end) in self.tables.log):
                     self.tables.log[_key_of(end)] = end
 
-        await self._serve("put_run_ends", effect)
+        await self._serve("put_run_deliveries", effect)
 
-    async def read_run_end(self, name: JobName, position: Position) -> RunEnd | None:
+    async def read_run_delivery(self, name: JobName, position: Position) -> RunDelivery | None:
         """See `JobStore`."""
 
-        def effect() -> RunEnd | None:
+        def effect() -> RunDelivery | None:
             found = self.tables.log.get((name, position))
-            return found if isinstance(found, RunEnd) else None
+            return found if isinstance(found, RunDelivery) else None
 
-        return await self._serve("read_run_end", effect)
+        return await self._serve("read_run_delivery", effect)
 
     async def put_completion(self, completion: RunCompletion, *, command: NoteChange | None = None) -> None:
         """See `JobStore`."""
         key, name = _key_of(completion), completion.name
 
         def effect() -> None:
-            writes: dict[Place, Write] = {_log_place(completion): _put(self.tables.completions, key, completion)}
+            writes: dict[ItemKey, Write] = {_log_place(completion): _put(self.tables.completions, key, completion)}
             if command is not None:
-                writes[_note_place(name)] = _put(self.tables.notes, name, command.after)
+                writes[_note_key(name)] = _put(self.tables.notes, name, command.after)
             self._schedules._check_free(*writes)
             there = self.tables.completions.get(key)
             if there == completion:
@@ -203,7 +203,7 @@ class MemoryJobStore:
             return LogPage(
                 entries=tuple(page),
                 completions=completions,
-                next_last=Position(page[-1].position - 1) if more else None,
+                next_from=Position(page[-1].position - 1) if more else None,
             )
 
         return await self._serve("read_log", effect)
@@ -222,7 +222,7 @@ class MemoryJobStore:
         """See `JobStore`."""
 
         def effect() -> None:
-            self._schedules._check_undisturbed(_note_place(name))
+            self._schedules._check_undisturbed(_note_key(name))
             there = self.tables.notes.get(name)
             if there is not None and there.by == note.after.by:
                 return  # the same call again
@@ -318,7 +318,7 @@ class MemoryJobStore:
 
     # --- parts
 
-    def _check_conditions(self, change: JobChange) -> None:
+    def _check_conditions(self, change: JobTransaction) -> None:
         """The conditions besides that on the state."""
         rows, name = self._schedules.rows, change.name
         for taken in change.taken:
@@ -336,7 +336,7 @@ class MemoryJobStore:
             self._check_note(name, change.command)
         self._check_calendars(change)
 
-    def _check_calendars(self, change: JobChange) -> None:
+    def _check_calendars(self, change: JobTransaction) -> None:
         for name, digest in change.calendars:
             there = self.tables.calendars.get(CalendarName(change.state.client_id, name))
             if there is None or there.exclusion.digest != digest:
@@ -359,9 +359,9 @@ class MemoryJobStore:
             if job.name == state.name and job.version < below and job.created_at_ms <= state.created_at_ms:
                 del self.tables.definitions[key]
 
-    def _writes(self, change: JobChange) -> dict[Place, Write]:
+    def _writes(self, change: JobTransaction) -> dict[ItemKey, Write]:
         tables, name = self.tables, change.name
-        writes: dict[Place, Write] = {_state_place(name): _put(tables.states, name, change.state)}
+        writes: dict[ItemKey, Write] = {_state_place(name): _put(tables.states, name, change.state)}
         if (job := change.definition) is not None:
             writes[("version", *name, job.version)] = _put(tables.definitions, (name, job.version), job)
         for row in change.rows:
@@ -379,10 +379,10 @@ class MemoryJobStore:
             key = (name, request.request_id)
             writes[("request", *name, request.request_id)] = _put(tables.requests, key, request)
         if (command := change.command) is not None:
-            writes[_note_place(name)] = _put(tables.notes, name, command.after)
+            writes[_note_key(name)] = _put(tables.notes, name, command.after)
         for calendar, _ in change.calendars:
             writes[_calendar_place(CalendarName(name.client_id, calendar))] = _nothing
-        for calendar in change.names_no_more:
+        for calendar in change.references_deleted:
             of = CalendarName(name.client_id, calendar)
             writes[_named_place(of, name)] = partial(tables.of_calendars.discard, (of, name))
         return writes
@@ -404,7 +404,7 @@ def _page(names: Sequence[JobName], jobs_max: int) -> NamePage:
     return NamePage(names=page, next_after=page[-1] if len(names) > len(page) else None)
 
 
-def _key_of(entry: LogEntry) -> LogPlace:
+def _key_of(entry: LogEntry) -> LogKey:
     return (entry.name, entry.position)
 
 
@@ -412,21 +412,21 @@ def _name(calendar: Calendar) -> str:
     return calendar.name
 
 
-def _named_place(key: CalendarName, job: JobName) -> Place:
+def _named_place(key: CalendarName, job: JobName) -> ItemKey:
     return ("of calendar", *key, job.job_id)
 
 
-def _calendar_place(key: CalendarName) -> Place:
+def _calendar_place(key: CalendarName) -> ItemKey:
     return ("calendar", *key)
 
 
-def _state_place(name: JobName) -> Place:
+def _state_place(name: JobName) -> ItemKey:
     return ("job", *name)
 
 
-def _note_place(name: JobName) -> Place:
+def _note_key(name: JobName) -> ItemKey:
     return ("job note", *name)
 
 
-def _log_place(entry: LogEntry) -> Place:
+def _log_place(entry: LogEntry) -> ItemKey:
     return ("completion" if isinstance(entry, RunCompletion) else "run", *entry.name, entry.position)

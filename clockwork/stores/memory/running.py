@@ -11,7 +11,7 @@ from clockwork.ports.findings import Findings
 from clockwork.ports.store import ObserveServerTime, Stores
 from clockwork.ports.telemetry import StoreResult, Telemetry
 from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
-from clockwork.stores.memory.seen import MemorySeen
+from clockwork.stores.memory.registry import MemoryRegistry
 from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch, MemoryScheduleStore
 
 EXPIRY_INTERVAL_S: Final = 60.0
@@ -89,7 +89,7 @@ def new_memory_stores(
         jobs=MemoryJobStore(store, store.job_tables),
         lists=lists,
         pauses=MemoryPauses(),
-        seen=MemorySeen(),
+        registry=MemoryRegistry(),
         init=_nothing_to_make,
         check=_check,
     )

@@ -39,12 +39,12 @@ from clockwork.errors import (
     TransactionConflict,
     Unreadable,
 )
-from clockwork.ports.store import CLAIMS_MAX, End, KeyName, KeyState, OutcomePlace, Page, PointerPage, RowPlace
+from clockwork.ports.store import CLAIMS_MAX, End, KeyName, KeyState, OutcomeKey, Page, PointerPage, RowKey
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
 """A page ends with the row that makes it larger than this."""
 
-Place = tuple[object, ...]
+ItemKey = tuple[object, ...]
 """The name of an item of any table, as in `busy`."""
 Write = Callable[[], None]
 """One item's change."""
@@ -56,19 +56,19 @@ class MemoryScheduleStore:
     """`ScheduleStore` over dictionaries. It needs no opening and no closing."""
 
     def __init__(self, *, shards: int) -> None:
-        self.rows: dict[RowPlace, Row | BrokenRow] = {}
+        self.rows: dict[RowKey, Row | BrokenRow] = {}
         self.pointers: dict[KeyName, Pointer] = {}
-        self.outcomes: dict[OutcomePlace, Outcome] = {}
+        self.outcomes: dict[OutcomeKey, Outcome] = {}
         self.notes: dict[KeyName, CommandNote] = {}
         self.shard_states: dict[ShardId, ShardState] = {
             ShardId(number): ShardState(epoch=0, owner=None, floor_ms=0) for number in range(shards)
         }
         self.nodes: dict[IncarnationId, NodeState] = {}
-        self.busy: set[Place] = set()
+        self.busy: set[ItemKey] = set()
         """The items of transactions that are decided and not yet applied."""
         self._order: dict[ShardId, list[Position]] = {}
         """The positions of each shard, sorted."""
-        self._broken_holds: dict[RowPlace, RequestId] = {}
+        self._broken_holds: dict[RowKey, RequestId] = {}
         """The holds of rows that cannot be read; such a row itself is kept as it is."""
 
     # --- overridden by a simulation
@@ -77,7 +77,7 @@ class MemoryScheduleStore:
         """Does one request. `effect` is its effect at the store, at one moment; it may raise."""
         return effect()
 
-    def _apply(self, writes: Mapping[Place, Write]) -> None:
+    def _apply(self, writes: Mapping[ItemKey, Write]) -> None:
         """Applies a transaction, whose conditions hold."""
         for write in writes.values():
             write()
@@ -95,11 +95,11 @@ class MemoryScheduleStore:
     ) -> None:
         def effect() -> None:
             there = self.pointers.get(_name_of(pointer))
-            self._check_free(_name_of(pointer), _place_of(row))
+            self._check_free(_name_of(pointer), _row_key(row))
             self._check_note_free(_name_of(pointer), note)
             if there is not None and there.position == row.position:
                 return  # the same call again
-            if not _same_pointer(there, replaces) or _place_of(row) in self.rows:
+            if not _same_pointer(there, replaces) or _row_key(row) in self.rows:
                 raise ConditionFailed
             noted = self._move_note(_name_of(pointer), note)
             self._apply(self._put_pointer(pointer) | self._put_row(row) | noted)
@@ -112,7 +112,7 @@ class MemoryScheduleStore:
     async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
         def effect() -> None:
             name = (client_id, schedule_key)
-            self._check_undisturbed(_note_place(name))
+            self._check_undisturbed(_note_key(name))
             if self._was_moved(name, note):
                 return  # the same call again
             for write in self._move_note(name, note).values():
@@ -161,8 +161,8 @@ class MemoryScheduleStore:
     async def put_unreadable_outcome(self, pointer: Pointer, outcome: Outcome) -> None:
         def effect() -> None:
             name, row_place = _name_of(pointer), (pointer.shard, pointer.position)
-            self._check_free(name, row_place, place_of_outcome(outcome))
-            there = self.outcomes.get(place_of_outcome(outcome))
+            self._check_free(name, row_place, outcome_key(outcome))
+            there = self.outcomes.get(outcome_key(outcome))
             if there == outcome:
                 return  # the same call again
             if there is not None or row_place in self.rows or not _same_pointer(self.pointers.get(name), pointer):
@@ -193,9 +193,9 @@ class MemoryScheduleStore:
     async def cancel(self, name: RowName, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None) -> None:
         def effect() -> None:
             key = (outcome.client_id, outcome.schedule_key)
-            self._check_free((name.shard, name.position), place_of_outcome(outcome))
+            self._check_free((name.shard, name.position), outcome_key(outcome))
             self._check_note_free(key, note)
-            if self.outcomes.get(place_of_outcome(outcome)) == outcome and self._was_moved(key, note):
+            if self.outcomes.get(outcome_key(outcome)) == outcome and self._was_moved(key, note):
                 return  # the same call again
             self._check_held(name, outcome, hold)
             noted = self._move_note(key, note)
@@ -216,12 +216,12 @@ class MemoryScheduleStore:
     ) -> None:
         def effect() -> None:
             there = self.pointers.get(_name_of(pointer))
-            self._check_free((name.shard, name.position), place_of_outcome(outcome), _place_of(row), _name_of(pointer))
+            self._check_free((name.shard, name.position), outcome_key(outcome), _row_key(row), _name_of(pointer))
             self._check_note_free(_name_of(pointer), note)
             if there is not None and there.position == row.position:
                 return  # the same call again
             self._check_held(name, outcome, hold)
-            if not _same_pointer(there, replaces) or _place_of(row) in self.rows:
+            if not _same_pointer(there, replaces) or _row_key(row) in self.rows:
                 raise ConditionFailed
             self._apply(
                 self._delete_row(name.shard, name.position)
@@ -238,7 +238,7 @@ class MemoryScheduleStore:
     async def start_incarnation(self, incarnation: IncarnationId, *, node: str) -> None:
         def effect() -> None:
             new = NodeState(incarnation=incarnation, frontier_ms=0, fenced_at_ms=None, slots=0, hints={}, node=node)
-            self._check_undisturbed(_node_place(incarnation))
+            self._check_undisturbed(_node_key(incarnation))
             if self.nodes.setdefault(incarnation, new) != new:
                 raise ConditionFailed
 
@@ -255,7 +255,7 @@ class MemoryScheduleStore:
 
     async def raise_frontier(self, incarnation: IncarnationId, *, frontier_ms: int, hints: Mapping[int, int]) -> int:
         def effect() -> int:
-            self._check_undisturbed(_node_place(incarnation))
+            self._check_undisturbed(_node_key(incarnation))
             node = self._unfenced(incarnation)
             if node.frontier_ms >= frontier_ms:
                 return node.frontier_ms
@@ -266,7 +266,7 @@ class MemoryScheduleStore:
 
     async def raise_slots(self, incarnation: IncarnationId, *, slots: int) -> None:
         def effect() -> None:
-            self._check_undisturbed(_node_place(incarnation))
+            self._check_undisturbed(_node_key(incarnation))
             node = self._unfenced(incarnation)
             self.nodes[incarnation] = replace(node, slots=max(node.slots, slots))
 
@@ -274,7 +274,7 @@ class MemoryScheduleStore:
 
     async def fence(self, incarnation: IncarnationId, *, at_ms: int) -> NodeState:
         def effect() -> NodeState:
-            self._check_undisturbed(_node_place(incarnation))
+            self._check_undisturbed(_node_key(incarnation))
             node = self.nodes.get(incarnation)
             if node is None:
                 raise Unreadable(f"incarnation {incarnation} has no item: its frontier is not known")
@@ -286,7 +286,7 @@ class MemoryScheduleStore:
 
     async def delete_node(self, incarnation: IncarnationId) -> None:
         def effect() -> None:
-            self._check_undisturbed(_node_place(incarnation))
+            self._check_undisturbed(_node_key(incarnation))
             node = self.nodes.get(incarnation)
             if node is not None and node.fenced_at_ms is None:
                 raise ConditionFailed
@@ -313,15 +313,15 @@ class MemoryScheduleStore:
 
     async def take_shards(self, claims: Sequence[ShardClaim], *, taker: IncarnationId) -> None:
         def effect() -> None:
-            self._check_free(_node_place(taker), *(_shard_place(claim.shard) for claim in claims))
+            self._check_free(_node_key(taker), *(_shard_key(claim.shard) for claim in claims))
             states = [(claim, self.shard_states.get(claim.shard)) for claim in claims]
             if all(state and (state.epoch, state.owner) == (claim.epoch + 1, taker) for claim, state in states):
                 return  # the same call again
             self._unfenced(taker)
             if contested := [claim.shard for claim, state in states if state is None or state.epoch != claim.epoch]:
                 raise ShardsContested(contested)
-            writes = {_shard_place(claim.shard): self._give(claim, taker) for claim in claims}
-            self._apply({_node_place(taker): _no_change, **writes})
+            writes = {_shard_key(claim.shard): self._give(claim, taker) for claim in claims}
+            self._apply({_node_key(taker): _no_change, **writes})
 
         if not 0 < len(claims) <= CLAIMS_MAX:
             raise ValueError(f"{len(claims)} claims in one transaction")
@@ -329,7 +329,7 @@ class MemoryScheduleStore:
 
     async def release_shard(self, shard: ShardId, *, epoch: int, owner: IncarnationId, floor_ms: int) -> None:
         def effect() -> None:
-            self._check_undisturbed(_shard_place(shard))
+            self._check_undisturbed(_shard_key(shard))
             released = ShardState(epoch=epoch, owner=None, floor_ms=floor_ms)
             there = self._state(shard)
             if there == released:
@@ -377,10 +377,10 @@ class MemoryScheduleStore:
     async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
         def effect() -> None:
             outcomes = [end.outcome for end in ends if end.outcome is not None]
-            self._check_undisturbed(*map(place_of_outcome, outcomes), *((shard, end.row.position) for end in ends))
+            self._check_undisturbed(*map(outcome_key, outcomes), *((shard, end.row.position) for end in ends))
             for end in ends:
                 if end.outcome is not None:
-                    place = place_of_outcome(end.outcome)
+                    place = outcome_key(end.outcome)
                     if not (end.only_if_absent and place in self.outcomes):
                         self.outcomes[place] = end.outcome
                 self._remove(shard, end.row.position)
@@ -415,11 +415,11 @@ class MemoryScheduleStore:
 
         return write
 
-    def _check_free(self, *places: Place) -> None:
+    def _check_free(self, *places: ItemKey) -> None:
         if self.busy.intersection(places):
             raise TransactionConflict
 
-    def _check_undisturbed(self, *places: Place) -> None:
+    def _check_undisturbed(self, *places: ItemKey) -> None:
         """Raises for writes that on DynamoDB wait for a transaction in their way and at last give up."""
         if self.busy.intersection(places):
             raise StoreThrottled("a transaction stood in the way for too long")
@@ -429,12 +429,12 @@ class MemoryScheduleStore:
         place = (name.shard, name.position)
         row = self.rows.get(place)
         held = row.hold if isinstance(row, Row) else self._broken_holds.get(place)
-        if row is None or held != hold or place_of_outcome(outcome) in self.outcomes:
+        if row is None or held != hold or outcome_key(outcome) in self.outcomes:
             raise ConditionFailed
 
     def _check_note_free(self, name: KeyName, note: NoteChange | None) -> None:
         if note is not None:
-            self._check_free(_note_place(name))
+            self._check_free(_note_key(name))
 
     def _was_moved(self, name: KeyName, note: NoteChange | None) -> bool:
         """True if an earlier copy of the call with this note was done. An outcome alone does not prove that: two
@@ -442,7 +442,7 @@ class MemoryScheduleStore:
         there = self.notes.get(name)
         return note is None or (there is not None and there.by == note.after.by)
 
-    def _move_note(self, name: KeyName, note: NoteChange | None) -> dict[Place, Write]:
+    def _move_note(self, name: KeyName, note: NoteChange | None) -> dict[ItemKey, Write]:
         if note is None:
             return {}
         there, after = self.notes.get(name), note.after
@@ -452,9 +452,9 @@ class MemoryScheduleStore:
         def write() -> None:
             self.notes[name] = after
 
-        return {_note_place(name): write}
+        return {_note_key(name): write}
 
-    def _row_to_update(self, place: RowPlace) -> Row | BrokenRow | None:
+    def _row_to_update(self, place: RowKey) -> Row | BrokenRow | None:
         self._check_free(place)
         return self.rows.get(place)
 
@@ -469,28 +469,28 @@ class MemoryScheduleStore:
             self._broken_holds.pop(place, None)
         return row is not None
 
-    def _put_pointer(self, pointer: Pointer) -> dict[Place, Write]:
+    def _put_pointer(self, pointer: Pointer) -> dict[ItemKey, Write]:
         def write() -> None:
             self.pointers[_name_of(pointer)] = pointer
 
         return {_name_of(pointer): write}
 
-    def _put_outcome(self, outcome: Outcome) -> dict[Place, Write]:
+    def _put_outcome(self, outcome: Outcome) -> dict[ItemKey, Write]:
         def write() -> None:
-            self.outcomes[place_of_outcome(outcome)] = outcome
+            self.outcomes[outcome_key(outcome)] = outcome
 
-        return {place_of_outcome(outcome): write}
+        return {outcome_key(outcome): write}
 
-    def _put_row(self, row: Row) -> dict[Place, Write]:
-        return {_place_of(row): lambda: self._insert(row)}
+    def _put_row(self, row: Row) -> dict[ItemKey, Write]:
+        return {_row_key(row): lambda: self._insert(row)}
 
-    def _delete_row(self, shard: ShardId, position: Position) -> dict[Place, Write]:
+    def _delete_row(self, shard: ShardId, position: Position) -> dict[ItemKey, Write]:
         return {(shard, position): lambda: self._remove(shard, position)}
 
     def _insert(self, row: Row | BrokenRow) -> None:
-        if _place_of(row) not in self.rows:
+        if _row_key(row) not in self.rows:
             insort(self._order.setdefault(row.shard, []), row.position)
-        self.rows[_place_of(row)] = row
+        self.rows[_row_key(row)] = row
 
     def _remove(self, shard: ShardId, position: Position) -> None:
         self._broken_holds.pop((shard, position), None)
@@ -536,13 +536,13 @@ class MemoryScheduleSearch:
         """See `ScheduleSearch`."""
         return await self._store.read_page(shard, after=after, rows_max=rows_max)
 
-    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+    async def read_rows_at(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Row | BrokenRow]:
         """See `ScheduleSearch`."""
-        return {place: self._store.rows[place] for place in places if place in self._store.rows}
+        return {place: self._store.rows[place] for place in keys if place in self._store.rows}
 
-    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+    async def read_outcomes(self, keys: Sequence[OutcomeKey]) -> Mapping[OutcomeKey, Outcome]:
         """See `ScheduleSearch`."""
-        return {place: self._store.outcomes[place] for place in places if place in self._store.outcomes}
+        return {place: self._store.outcomes[place] for place in keys if place in self._store.outcomes}
 
     async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
         """See `ScheduleSearch`."""
@@ -566,15 +566,15 @@ class MemoryPauses:
         self.stored = pauses
 
 
-def _note_place(name: KeyName) -> Place:
+def _note_key(name: KeyName) -> ItemKey:
     return ("note", *name)
 
 
-def _shard_place(shard: ShardId) -> Place:
+def _shard_key(shard: ShardId) -> ItemKey:
     return ("shard", shard)
 
 
-def _node_place(incarnation: IncarnationId) -> Place:
+def _node_key(incarnation: IncarnationId) -> ItemKey:
     return ("node", "", incarnation)
 
 
@@ -594,11 +594,11 @@ def _name_of(pointer: Pointer) -> KeyName:
     return (pointer.client_id, pointer.schedule_key)
 
 
-def _place_of(row: Row | BrokenRow) -> RowPlace:
+def _row_key(row: Row | BrokenRow) -> RowKey:
     return (row.shard, row.position)
 
 
-def place_of_outcome(outcome: Outcome) -> OutcomePlace:
+def outcome_key(outcome: Outcome) -> OutcomeKey:
     return (outcome.client_id, outcome.schedule_key, outcome.position)
 
 

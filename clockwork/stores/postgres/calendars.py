@@ -32,7 +32,7 @@ class PostgresCalendars:
     async def put_calendar(self, calendar: Calendar, *, before: Calendar | None) -> None:
         """See `CalendarStore`."""
         values = job_codec.calendar_values(calendar)
-        condition = (before.by,) if before is not None else ()
+        condition = (before.write_id,) if before is not None else ()
         sql = self._sql.put_calendar[before is not None]
         if await retry_on_conflict(self._client, "put_calendar", sql, *values, *condition):
             return
@@ -41,7 +41,7 @@ class PostgresCalendars:
 
     async def delete_calendar(self, calendar: Calendar) -> None:
         """See `CalendarStore`."""
-        values = (*calendar.key, calendar.by)
+        values = (*calendar.key, calendar.write_id)
         if await retry_on_conflict(self._client, "delete_calendar", self._sql.delete_calendar, *values):
             return
         if await self._stands(calendar.key) is not None:

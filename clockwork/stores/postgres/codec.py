@@ -21,7 +21,7 @@ from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.pauses import Pauses
 from clockwork.domain.position import Position, due_ms_of, position_of, text_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.run import ROW_FORMAT, JobOfRow
+from clockwork.domain.run import ROW_FORMAT, RunOfRow
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -44,7 +44,7 @@ from clockwork.domain.schedule import (
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores import checks
-from clockwork.stores.job_forms import JOB_OF_ROW
+from clockwork.stores.job_forms import RUN_OF_ROW
 
 FORMAT: Final = 1
 
@@ -251,8 +251,8 @@ def row_values(row: Row) -> tuple[Any, ...]:
         schedule.client_id,
         key_bytes(schedule.schedule_key),
         *content_values(schedule),
-        orjson.dumps(JOB_OF_ROW.write(row.job)) if row.job is not None else None,
-        FORMAT if row.job is None else ROW_FORMAT,
+        orjson.dumps(RUN_OF_ROW.write(row.run)) if row.run is not None else None,
+        FORMAT if row.run is None else ROW_FORMAT,
     )
 
 
@@ -289,7 +289,7 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
             ),
             hold=RequestId(hold) if hold is not None else None,
             retry=retry,
-            job=_job_of(job, written_in),
+            run=_job_of(job, written_in),
         )
     except Unreadable as error:
         return BrokenRow(
@@ -302,16 +302,16 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
             client_id=checks.readable_or_none(_client_id_of, client_id),
             schedule_key=checks.readable_or_none(_schedule_key_of, schedule_key),
             of_job=job is not None or written_in == ROW_FORMAT,
-            job=checks.readable_or_none(lambda stored: _job_of(stored, written_in), job),
+            run=checks.readable_or_none(lambda stored: _job_of(stored, written_in), job),
         )
 
 
-def _job_of(stored: bytes | None, written_in: int) -> JobOfRow | None:
+def _job_of(stored: bytes | None, written_in: int) -> RunOfRow | None:
     """Reads the column `job`. Raises: Unreadable, also for a row that has none and the format of those that have: it would
     be taken for a schedule."""
     if (stored is not None) != (written_in == ROW_FORMAT):
         raise Unreadable("job: missing, or in a row of another format")
-    return JOB_OF_ROW.read(mapping(stored, "job")) if stored is not None else None
+    return RUN_OF_ROW.read(mapping(stored, "job")) if stored is not None else None
 
 
 def _lane_of(content: Sequence[Any]) -> Lane:

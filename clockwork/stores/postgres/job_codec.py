@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from clockwork.domain.jobs.calendar import Calendar
-from clockwork.domain.jobs.job import Job, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import Job, JobName, JobState, RunCompletion, RunDelivery, RunRequest, SkippedTimes
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.position import text_of
 from clockwork.domain.run import JobId
@@ -26,7 +26,7 @@ from clockwork.stores.job_forms import (
     FORMAT,
     JOB,
     REQUEST,
-    RUN_END,
+    RUN_DELIVERY,
     SKIPPED,
     STATE,
     TASK_DATA,
@@ -128,19 +128,21 @@ def definition_of(values: Iterable[Any]) -> Job:
     return JOB.read(form, client_id=name.client_id, job_id=name.job_id, version=version)
 
 
-def log_values(entry: RunEnd | SkippedRuns) -> Values:
+def log_values(entry: RunDelivery | SkippedTimes) -> Values:
     """The values of `LOG`."""
-    kind, form = (_RUN, RUN_END.write(entry)) if isinstance(entry, RunEnd) else (_SKIPPED, SKIPPED.write(entry))
+    kind, form = (
+        (_RUN, RUN_DELIVERY.write(entry)) if isinstance(entry, RunDelivery) else (_SKIPPED, SKIPPED.write(entry))
+    )
     return (*name_values(entry.name), text_of(entry.position), kind, _body(form), entry.expires_at_s, FORMAT)
 
 
-def log_entry_of(values: Iterable[Any]) -> RunEnd | SkippedRuns:
+def log_entry_of(values: Iterable[Any]) -> RunDelivery | SkippedTimes:
     """Reads the values of `LOG`. Raises: Unreadable, NewerFormat."""
     client_id, job_id, position, kind, body, expires_at_s, written_in = values
     form, place = _form(body, written_in), _place(client_id, job_id, position, expires_at_s)
     match kind:
         case "run":
-            return RUN_END.read(form, **place)
+            return RUN_DELIVERY.read(form, **place)
         case "skipped":
             return SKIPPED.read(form, **place)
         case _:
@@ -186,7 +188,7 @@ def request_of(values: Iterable[Any]) -> RunRequest:
 def calendar_values(calendar: Calendar) -> Values:
     """The values of `CALENDAR_COLUMNS`."""
     body = _body(CALENDAR.write(calendar))
-    return calendar.client_id, calendar.name, calendar.exclusion.digest, calendar.by, body, FORMAT
+    return calendar.client_id, calendar.name, calendar.exclusion.digest, calendar.write_id, body, FORMAT
 
 
 def calendar_of(values: Iterable[Any]) -> Calendar:

@@ -237,13 +237,13 @@ class JobStatements:
         # --- the log, sorted by the caller; notes
 
         ends = _Part(LOG, 1)
-        self.put_run_ends = {
-            first_stands: (
+        self.put_run_deliveries = {
+            keep_existing: (
                 f"INSERT INTO {s}.job_log ({names(LOG)}) SELECT {names(LOG, 'u')} FROM ({ends.records}) u "
                 f"ORDER BY u.client_id, u.job_id, u.position "
-                f"{'ON CONFLICT DO NOTHING' if first_stands else over_log}"
+                f"{'ON CONFLICT DO NOTHING' if keep_existing else over_log}"
             )
-            for first_stands in (False, True)
+            for keep_existing in (False, True)
         }
         alone = "SELECT $5::text AS client_id, $6::bytea AS job_id"
         self.note_command = {

@@ -11,12 +11,21 @@ from functools import partial
 from typing import Any, Final
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import (
+    Job,
+    JobName,
+    JobState,
+    JobTransaction,
+    RunCompletion,
+    RunDelivery,
+    RunRequest,
+    SkippedTimes,
+)
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import ClockworkError, ConditionFailed, StoreUnavailable, TransactionConflict
-from clockwork.ports.jobs import JobChanged, LogPage, NamePage
+from clockwork.ports.jobs import LogPage, NamePage, StaleRevision
 from clockwork.stores.calls import Rejected
 from clockwork.stores.checks import readable
 from clockwork.stores.micro_batching import MicroBatcher
@@ -38,7 +47,7 @@ from clockwork.stores.postgres.sharing import (
 CHANGES_MAX: Final = 100
 CHANGE_BYTES_MAX: Final = 900 * 1024
 """A transaction of more takes longer to send and to store than others should wait."""
-RUN_ENDS_MAX: Final = 500
+RUN_DELIVERIES_MAX: Final = 500
 VERSION_END: Final = 2**62
 """Above all versions."""
 
@@ -54,25 +63,27 @@ class PostgresJobStore(PostgresCalendars):
         self._definitions = SharedReads[tuple[str, bytes, int]](
             client, "read_definition", sql.read_definitions, CONTENTS_MAX
         )
-        self._log = SharedReads[tuple[str, bytes, str]](client, "read_run_end", sql.read_log_entries, READS_MAX)
+        self._log = SharedReads[tuple[str, bytes, str]](client, "read_run_delivery", sql.read_log_entries, READS_MAX)
         self._completions = SharedReads[tuple[str, bytes, str]](
             client, "read_completion", sql.read_completions, READS_MAX
         )
         self._requests = SharedReads[tuple[str, bytes, bytes]](client, "read_run_request", sql.read_requests, READS_MAX)
         self._notes = SharedReads[key](client, "read_job_note", sql.read_notes, READS_MAX)
-        self._changes = MicroBatcher[JobChange, _Verdicts](
+        self._changes = MicroBatcher[JobTransaction, _Verdicts](
             self._change_together, size_max=CHANGES_MAX, bytes_max=CHANGE_BYTES_MAX, at_once=GROUPS_AT_ONCE
         )
         self._run_ends = {
-            first_stands: MicroBatcher[Sequence[RunEnd], bool](
-                partial(self._put_group, first_stands=first_stands), size_max=RUN_ENDS_MAX, at_once=GROUPS_AT_ONCE
+            keep_existing: MicroBatcher[Sequence[RunDelivery], bool](
+                partial(self._put_group, keep_existing=keep_existing),
+                size_max=RUN_DELIVERIES_MAX,
+                at_once=GROUPS_AT_ONCE,
             )
-            for first_stands in (False, True)
+            for keep_existing in (False, True)
         }
 
     # --- one job
 
-    async def read_state(self, name: JobName, *, settled: bool = False) -> JobState | None:
+    async def read_state(self, name: JobName, *, committed: bool = False) -> JobState | None:
         """See `JobStore`. A commit is seen at one moment, so every state is settled."""
         found = await self._states.get(job_codec.name_values(name))
         return job_codec.state_of(found) if found is not None else None
@@ -94,7 +105,7 @@ class PostgresJobStore(PostgresCalendars):
         found = await self._client.read("read_versions", self._sql.read_versions, *values)
         return readable(job_codec.definition_of, found)
 
-    async def change(self, change: JobChange) -> None:
+    async def change(self, change: JobTransaction) -> None:
         """See `JobStore`."""
         if _may_share(change):
             size_bytes = sum(row.schedule.size_bytes for row in change.rows)
@@ -126,21 +137,21 @@ class PostgresJobStore(PostgresCalendars):
 
     # --- runs
 
-    async def put_run_ends(self, ends: Sequence[RunEnd], *, first_stands: bool) -> None:
+    async def put_run_deliveries(self, ends: Sequence[RunDelivery], *, keep_existing: bool) -> None:
         """See `JobStore`."""
-        batches = self._run_ends[first_stands]
-        for start in range(0, len(ends), RUN_ENDS_MAX):
-            chunk = ends[start : start + RUN_ENDS_MAX]
+        batches = self._run_ends[keep_existing]
+        for start in range(0, len(ends), RUN_DELIVERIES_MAX):
+            chunk = ends[start : start + RUN_DELIVERIES_MAX]
             if not await batches.submit(chunk, size=len(chunk)):
                 # For the fault of another's entry, maybe; or the sender was cancelled. It may be done twice.
-                sql = self._sql.put_run_ends[first_stands]
-                await retry_on_conflict(self._client, "put_run_ends", sql, *_log_arrays(chunk))
+                sql = self._sql.put_run_deliveries[keep_existing]
+                await retry_on_conflict(self._client, "put_run_deliveries", sql, *_log_arrays(chunk))
 
-    async def read_run_end(self, name: JobName, position: Position) -> RunEnd | None:
+    async def read_run_delivery(self, name: JobName, position: Position) -> RunDelivery | None:
         """See `JobStore`."""
         found = await self._log.get((*job_codec.name_values(name), text_of(position)))
         entry = job_codec.log_entry_of(found) if found is not None else None
-        return entry if isinstance(entry, RunEnd) else None
+        return entry if isinstance(entry, RunDelivery) else None
 
     async def put_completion(self, completion: RunCompletion, *, command: NoteChange | None = None) -> None:
         """See `JobStore`."""
@@ -168,7 +179,7 @@ class PostgresJobStore(PostgresCalendars):
         found = await self._client.read("read_log", self._sql.read_log, *values)
         page = found[:entries_max]
         entries = readable(job_codec.log_entry_of, page)
-        runs = {each.position for each in entries if isinstance(each, RunEnd)}
+        runs = {each.position for each in entries if isinstance(each, RunDelivery)}
         completions: Sequence[RunCompletion] = ()
         if runs:
             sql = self._sql.read_completions_between
@@ -179,7 +190,7 @@ class PostgresJobStore(PostgresCalendars):
         return LogPage(
             entries=tuple(entries),
             completions={each.position: each for each in completions if each.position in runs},
-            next_last=Position(lowest - 1) if lowest is not None else None,
+            next_from=Position(lowest - 1) if lowest is not None else None,
         )
 
     async def read_request(self, name: JobName, request_id: str) -> RunRequest | None:
@@ -229,7 +240,7 @@ class PostgresJobStore(PostgresCalendars):
 
     # --- parts
 
-    async def _change_together(self, group: Sequence[JobChange]) -> "_Verdicts":
+    async def _change_together(self, group: Sequence[JobTransaction]) -> "_Verdicts":
         # In one order everywhere, so that two groups do not wait for each other.
         ordered = sorted(group, key=lambda change: job_codec.name_values(change.name))
         definitions = [change.definition for change in ordered if change.definition is not None]
@@ -250,7 +261,7 @@ class PostgresJobStore(PostgresCalendars):
         # One that is missing goes alone, which tells why.
         return {change.name: None for change in group if job_codec.name_values(change.name) in moved}
 
-    async def _change_alone(self, change: JobChange) -> None:
+    async def _change_alone(self, change: JobTransaction) -> None:
         note = change.command
         sql = self._sql.change[change.before_rev is not None, bool(note.before) if note is not None else None]
         try:
@@ -261,16 +272,16 @@ class PostgresJobStore(PostgresCalendars):
             if there == change.state:
                 return  # by an earlier copy
             if (there.rev if there is not None else None) != change.before_rev:
-                raise JobChanged(there) from refused
+                raise StaleRevision(there) from refused
             raise
 
-    async def _put_group(self, members: Sequence[Sequence[RunEnd]], *, first_stands: bool) -> bool:
+    async def _put_group(self, members: Sequence[Sequence[RunDelivery]], *, keep_existing: bool) -> bool:
         """False: each again, alone, by its own caller."""
         # Two entries of one position are put once: all writers write the same, or the first stands.
         ends = {(end.name, end.position): end for member in reversed(members) for end in member}
-        sql = self._sql.put_run_ends[first_stands]
+        sql = self._sql.put_run_deliveries[keep_existing]
         try:
-            await self._client.write("put_run_ends", sql, *_log_arrays(list(ends.values())))
+            await self._client.write("put_run_deliveries", sql, *_log_arrays(list(ends.values())))
         except (TransactionConflict, StoreUnavailable):
             return False
         return True
@@ -280,10 +291,10 @@ _Verdicts = dict[JobName, ClockworkError | None]
 """The result of each change; None: done. One that is missing goes alone."""
 
 
-def _may_share(change: JobChange) -> bool:
+def _may_share(change: JobTransaction) -> bool:
     """True for a change that has no condition but its state's revision. One with any part that the shared statement does not
     write goes alone."""
-    written = JobChange(
+    written = JobTransaction(
         before_rev=change.before_rev,
         state=change.state,
         definition=change.definition,
@@ -293,7 +304,7 @@ def _may_share(change: JobChange) -> bool:
     return change == written and not any(isinstance(entry, RunCompletion) for entry in change.entries)
 
 
-def _change_values(change: JobChange) -> tuple[Any, ...]:
+def _change_values(change: JobTransaction) -> tuple[Any, ...]:
     """The parameters of `JobStatements.change`."""
     # In one order everywhere, so that this does not wait for an owner who finishes the same rows, and that one for this.
     taken = sorted(change.taken, key=lambda each: (each.name.shard, each.name.position))
@@ -310,20 +321,20 @@ def _change_values(change: JobChange) -> tuple[Any, ...]:
         *_columns(job_codec.COMPLETED, [job_codec.completion_values(each) for each in completions]),
         *_columns(job_codec.ASKED, [job_codec.request_values(change.request)] if change.request is not None else []),
         *_columns(RESOLVED, change.calendars),
-        change.names,
-        change.names_no_more,
+        change.references_put,
+        change.references_deleted,
         absent.shard if absent is not None else None,
         text_of(absent.position) if absent is not None else None,
         *(codec.note_values(change.command) if change.command is not None else ()),
     )
 
 
-def _log_values(change: JobChange) -> Sequence[tuple[Any, ...]]:
+def _log_values(change: JobTransaction) -> Sequence[tuple[Any, ...]]:
     """The entries of the log that are no completions."""
     return [job_codec.log_values(each) for each in change.entries if not isinstance(each, RunCompletion)]
 
 
-def _log_arrays(ends: Sequence[RunEnd | SkippedRuns]) -> Sequence[Sequence[Any]]:
+def _log_arrays(ends: Sequence[RunDelivery | SkippedTimes]) -> Sequence[Sequence[Any]]:
     ordered = sorted(ends, key=lambda end: (*job_codec.name_values(end.name), end.position))
     return _columns(job_codec.LOG, [job_codec.log_values(end) for end in ordered])
 

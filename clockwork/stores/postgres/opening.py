@@ -12,9 +12,9 @@ from clockwork.stores.postgres.client import TlsFiles, tls_of
 from clockwork.stores.postgres.jobs import PostgresJobStore
 from clockwork.stores.postgres.maintenance import Maintenance
 from clockwork.stores.postgres.pauses import PostgresPauses
+from clockwork.stores.postgres.registry import PostgresRegistry
 from clockwork.stores.postgres.schema import PostgresSchema
 from clockwork.stores.postgres.search import PostgresScheduleSearch
-from clockwork.stores.postgres.seen import PostgresSeen
 from clockwork.stores.postgres.store import PostgresScheduleStore
 
 
@@ -49,7 +49,7 @@ def stores_on(
         jobs=PostgresJobStore(store.client),
         lists=True,
         pauses=PostgresPauses(store.client, store.statements),
-        seen=PostgresSeen(store.client, settings.schema),
+        registry=PostgresRegistry(store.client, settings.schema),
         init=schema.init,
         check=schema.check,
         certificates=own,

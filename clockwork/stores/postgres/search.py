@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
-from clockwork.ports.store import KeyName, OutcomePlace, Page, PointerPage, RowPlace
+from clockwork.ports.store import KeyName, OutcomeKey, Page, PointerPage, RowKey
 from clockwork.stores.checks import readable
 from clockwork.stores.postgres import codec
 from clockwork.stores.postgres.sharing import CONTENTS_MAX, read_all
@@ -59,18 +59,18 @@ class PostgresScheduleSearch:
         """See `ScheduleSearch`. There is no cheaper read."""
         return await self._store.read_page(shard, after=after, rows_max=rows_max)
 
-    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+    async def read_rows_at(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Row | BrokenRow]:
         """See `ScheduleSearch`."""
-        wanted = [(shard, text_of(position)) for shard, position in dict.fromkeys(places)]
+        wanted = [(shard, text_of(position)) for shard, position in dict.fromkeys(keys)]
         rows = await read_all_rows(self._client, self._statements, wanted)
         return {(row.shard, row.position): row for row in rows}
 
-    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+    async def read_outcomes(self, keys: Sequence[OutcomeKey]) -> Mapping[OutcomeKey, Outcome]:
         """See `ScheduleSearch`."""
-        keys = [
-            (client_id, codec.key_bytes(key), text_of(position)) for client_id, key, position in dict.fromkeys(places)
+        wanted = [
+            (client_id, codec.key_bytes(key), text_of(position)) for client_id, key, position in dict.fromkeys(keys)
         ]
-        found = await self._all("read_outcomes", self._statements.read_outcomes, keys, CONTENTS_MAX)
+        found = await self._all("read_outcomes", self._statements.read_outcomes, wanted, CONTENTS_MAX)
         return {(o.client_id, o.schedule_key, o.position): o for o in readable(codec.outcome_of, found)}
 
     async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:

@@ -1,7 +1,7 @@
 /** Who does the work: shards and their owners. */
-import { html, useState } from "../lib.js";
+import { html, useEffect, useRef, useState } from "../lib.js";
 import { Dialog } from "../parts/dialog.js";
-import { Act } from "../parts/form.js";
+import { Act, REASON_CHARS_MAX, TextField } from "../parts/form.js";
 import { AsOf, Details, View } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Plain, plural } from "../parts/text.js";
@@ -10,9 +10,12 @@ import { ApiError, call } from "../state/api.js";
 import { useResource } from "../state/poll.js";
 import { missing, useMe } from "../state/session.js";
 
+/** @import { Column } from "../parts/table.js" */
+
 const EVERY_MS = 10_000;
 export const BEHIND_MS = 5_000;
 
+/** @param {Api.ShardDocument} row @returns {[keyof typeof MARKS, string]} */
 export function shardState(row) {
   if (row.problem) return ["bad", "cannot be read"];
   if (row.owner === undefined) return ["bad", "no owner"];
@@ -22,11 +25,24 @@ export function shardState(row) {
 }
 const MARKS = { good: "●", warn: "◆", bad: "▲" };
 
-export function ClusterPage() {
+/** @param {{params: URLSearchParams}} props */
+export function ClusterPage({ params }) {
+  const marked = params.get("shard");
   const me = useMe();
-  const [fence, setFence] = useState(/** @type {any} */ (null));
-  const shards = useResource("shards", async (signal) => (await call("GET", "/admin/shards", { signal })).data, { everyMs: EVERY_MS });
+  const [fence, setFence] = useState(/** @type {Api.ShardDocument | null} */ (null));
+  const changed = useRef(false);
+  const shards = useResource("shards", async (signal) => {
+    // Answers are shared for some seconds: the reader has just changed what they show.
+    const headers = changed.current ? { "cache-control": "no-cache" } : undefined;
+    changed.current = false;
+    return (await call("GET", "/admin/shards", { headers, signal })).data;
+  }, { everyMs: EVERY_MS });
   const why = missing(me, "admin");
+  const there = shards.data !== null;
+  useEffect(() => {
+    if (there && marked) document.querySelector("tr[aria-current]")?.scrollIntoView({ block: "center" });
+  }, [there, marked]);
+  /** @type {Column<Api.ShardDocument>[]} */
   const columns = [
     { id: "shard", label: "Shard", head: true, cell: (row) => row.shard },
     { id: "state", label: "State", cell: (row) => {
@@ -50,17 +66,21 @@ export function ClusterPage() {
     <section class="form" aria-labelledby="shards-title"><h2 id="shards-title">Shards</h2>
       <${View} of=${shards}>${shards.data && html`<${AsOf} of=${shards} live />
         <p>${plural(rows.length, "shard")}, ${without === 0 ? "each has an owner" : html`<strong class="status-bad">▲ ${without} without owner</strong>`}; the furthest behind is ${lengthText(Math.max(0, ...rows.map((row) => row.lagMs)))} late.</p>
-        <${Table} caption="Shards" columns=${shown} rows=${rows} keyOf=${(row) => String(row.shard)} />`}<//></section>
+        <${Table} caption="Shards" columns=${shown} rows=${rows} keyOf=${(/** @type {Api.ShardDocument} */ row) => String(row.shard)} marked=${marked} />`}<//></section>
     ${fence && html`<${Fence} row=${fence} rows=${rows} onClose=${(done) => {
       setFence(null);
-      if (done) shards.refresh();
+      if (done) {
+        changed.current = true;
+        shards.refresh();
+      }
     }} />`}`;
 }
 
+/** @type {Column<Api.NodeDocument>[]} */
 const NODE_COLUMNS = [
   { id: "node", label: "Process", head: true, className: "key", cell: (row) => html`<${Plain} text=${row.node} />` },
   { id: "state", label: "State", cell: (row) => {
-    const [level, text] = row.gone ? ["bad", "gone"] : row.kafka || row.store ? ["bad", row.kafka ? `Kafka: ${row.kafka}` : `store: ${row.store}`] : row.member === false && row.fires ? ["warn", "not in the group"] : ["good", "works"];
+    const [level, text] = /** @type {[keyof typeof MARKS, string]} */ (row.gone ? ["bad", "gone"] : row.kafka || row.store ? ["bad", row.kafka ? `Kafka: ${row.kafka}` : `store: ${row.store}`] : row.member === false && row.fires ? ["warn", "not in the group"] : ["good", "works"]);
     return html`<span class=${`status status-${level}`}><span aria-hidden="true">${MARKS[level]} </span><${Plain} text=${text} /></span>`;
   } },
   { id: "role", label: "Role", cell: (row) => [row.accepts && "accepts", row.fires && "fires"].filter(Boolean).join(", ") || row.role },
@@ -71,8 +91,9 @@ const NODE_COLUMNS = [
   { id: "created", label: "Created/s", className: "number", cell: (row) => rate(row.createdPerSecond) },
   { id: "delivered", label: "Delivered/s", className: "number", cell: (row) => rate(row.deliveredPerSecond) },
   { id: "lag", label: "Loop lag", className: "number", cell: (row) => (row.loopLagMs === undefined ? "–" : `${Math.round(row.loopLagMs)} ms`) },
-  { id: "skew", label: "Clock", className: "number", cell: (row) => (typeof row.clockSkewMs === "number" ? `${row.clockSkewMs > 0 ? "+" : ""}${Math.round(row.clockSkewMs)} ms` : "–") },
+  { id: "skew", label: "Clock", className: "number", cell: (row) => (typeof row.clockSkewMs === "number" ? `${row.clockSkewMs > 0 ? "+" : row.clockSkewMs < 0 ? "−" : ""}${Math.abs(Math.round(row.clockSkewMs))} ms` : "–") },
 ];
+/** @param {number | undefined} value */
 const rate = (value) => (value === undefined ? "–" : value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en"));
 
 function Nodes() {
@@ -83,23 +104,25 @@ function Nodes() {
   const names = new Map((nodes.data?.nodes ?? []).map((each) => [each.process, each.node]));
   return html`<section class="form" aria-labelledby="nodes-title"><h2 id="nodes-title">Processes</h2>
     <${View} of=${nodes}>${nodes.data && html`<${AsOf} of=${nodes} live readUnits=${nodes.data.units} />
-      <${Table} caption="Processes" columns=${NODE_COLUMNS} rows=${nodes.data.nodes} keyOf=${(row) => row.process} />
+      <${Table} caption="Processes" columns=${NODE_COLUMNS} rows=${nodes.data.nodes} keyOf=${(/** @type {Api.NodeDocument} */ row) => row.process} />
       ${nodes.data.membersWithoutNode?.length > 0 && html`<p class="notice warn">Kafka's group has ${plural(nodes.data.membersWithoutNode.length, "member")} that no process here is known for: ${nodes.data.membersWithoutNode.join(", ")}</p>`}
       ${nodes.data.membersUnknown && html`<p class="notice warn">The group's members are not known: <${Plain} text=${nodes.data.membersUnknown} /></p>`}
       ${nodes.data.differences?.length > 0 && html`<section class="notice warn" aria-labelledby="differences-title"><h3 id="differences-title">Settings that differ</h3>
         <ul>${nodes.data.differences.map((each) => html`<li><code>${each.setting}</code>: ${each.processes.map((group) => group.map((id) => names.get(id) ?? id).join(", ")).join(" — unlike — ")}</li>`)}</ul></section>`}`}<//></section>`;
 }
 
+/** @param {{row: Api.ShardDocument, rows: Api.ShardDocument[], onClose: (done: boolean) => void}} props */
 function Fence({ row, rows, onClose }) {
   const [error, setError] = useState(/** @type {ApiError | null} */ (null));
-  const [done, setDone] = useState(/** @type {any} */ (null));
+  const [done, setDone] = useState(/** @type {Api.FencedDocument | null} */ (null));
   const [busy, setBusy] = useState(false);
+  const [reason, setReason] = useState("");
   const all = rows.filter((each) => each.owner === row.owner).map((each) => each.shard);
   const send = async () => {
     setBusy(true);
     setError(null);
     try {
-      setDone((await call("POST", `/admin/shards/${row.shard}/fence`)).data);
+      setDone((await call("POST", /** @type {"/admin/shards/{shard}/fence"} */ (`/admin/shards/${row.shard}/fence`), { body: { reason: reason.trim() || undefined } })).data);
     } catch (wrong) {
       if (!(wrong instanceof ApiError)) throw wrong;
       setError(wrong);
@@ -110,7 +133,8 @@ function Fence({ row, rows, onClose }) {
   return html`<${Dialog} title=${`Fence the owner of shard ${row.shard}?`} onClose=${() => onClose(done !== null)}>
     ${done === null
       ? html`<dl class="facts"><dt>Owner</dt><dd>${row.node ?? row.owner}</dd><dt>Its shards</dt><dd>${all.join(", ")}</dd></dl>
-        <p>For an owner that seems stuck. It stops, and <strong>all ${all.length} of its shards</strong> change hands, mostly to the next incarnation of the same process. Nothing is lost or sent twice; delivery of these shards pauses for a moment. It cannot be taken back.</p>`
+        <p>For an owner that seems stuck. It stops, and <strong>all ${all.length} of its shards</strong> change hands, mostly to the next incarnation of the same process. Nothing is lost or sent twice; delivery of these shards pauses for a moment. It cannot be taken back.</p>
+        <${TextField} id="reason" label="Reason, for people" value=${reason} onInput=${setReason} error=${error?.fields.get("reason")} maxlength=${REASON_CHARS_MAX} />`
       : html`<p role="status"><strong>${done.node} is fenced.</strong> Shards ${done.shards.join(", ")} are taken over.</p>`}
     ${error && html`<div class="notice bad" role="alert"><strong>${error.problem.title}</strong><${Details} error=${error} /></div>`}
     <div class="buttons">${done === null

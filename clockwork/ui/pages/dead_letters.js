@@ -16,19 +16,27 @@ import { missing, useMe } from "../state/session.js";
 import { href, setParams } from "../state/url.js";
 import { Headers } from "./schedule.js";
 
+/** @import { Action, Asked } from "../parts/bulk.js" */
+/** @import { Column } from "../parts/table.js" */
+
 /** A page of letters looks at the present state of each of their schedules. */
 const EVERY_MS = 30_000;
 const PAGE = 100;
+/** @typedef {Api.DeadLetterDocument} Letter */
+/** @typedef {{rows: Letter[], cursor: string | null, waiting: Letter[]}} Letters */
+
+/** @param {Letter} row */
 const keyOf = (row) => `${row.deadLetterTopic}/${row.partition}/${row.offset}`;
 
+/** @param {{params: URLSearchParams}} props */
 export function DeadLettersPage({ params }) {
   const me = useMe();
   const all = params.get("show") === "all";
-  const [selected, setSelected] = useState(new Set());
-  const [bulk, setBulk] = useState(/** @type {any} */ (null));
+  const [selected, setSelected] = useState(/** @type {Set<string>} */ (new Set()));
+  const [bulk, setBulk] = useState(/** @type {Asked | null} */ (null));
   const [more, setMore] = useState(false);
   useHold(selected.size > 0);
-  const list = useResource("dead letters", async (signal, before) => {
+  const list = useResource("dead letters", async (signal, /** @type {Letters | null} */ before) => {
     const answer = await call("GET", "/admin/dead-letters", { query: { limit: PAGE }, signal });
     const { deadLetters, cursor } = answer.data;
     if (before === null) return { rows: deadLetters, cursor, waiting: [] };
@@ -39,10 +47,10 @@ export function DeadLettersPage({ params }) {
   const next = async () => {
     setMore(true);
     try {
-      const { data } = await call("GET", "/admin/dead-letters", { query: { limit: PAGE, cursor: list.data.cursor } });
+      const { data } = await call("GET", "/admin/dead-letters", { query: { limit: PAGE, cursor: list.data?.cursor } });
       list.edit((before) => ({ ...before, rows: [...before.rows, ...data.deadLetters], cursor: data.cursor }));
     } catch (error) {
-      say(`The next page could not be read: ${error.message}`);
+      say(`The next page could not be read: ${/** @type {Error} */ (error).message}`);
     } finally {
       setMore(false);
     }
@@ -57,7 +65,9 @@ export function DeadLettersPage({ params }) {
   const chosen = rows.filter((row) => selected.has(keyOf(row)));
   const one = read.find((row) => keyOf(row) === params.get("letter"));
   const why = missing(me, "operate");
-  const begin = (action, items) => setBulk({ action, items, scope: items.length === 1 ? html`<code><${Plain} text=${action.nameOf(items[0])} /></code>` : "selected dead letters" });
+  // A letter that is open has the key of its schedule.
+  const begin = (/** @type {Action} */ action, /** @type {any[]} */ items) => setBulk({ action, items, scope: items.length === 1 ? html`<code><${Plain} text=${action.nameOf(items[0])} /></code>` : "selected dead letters" });
+  /** @type {Column<Letter>[]} */
   const columns = [
     { id: "key", label: "Schedule", head: true, className: "key", cell: (row) => html`<a href=${href("/dead-letters", { ...Object.fromEntries(params), letter: keyOf(row) })}><${Plain} text=${row.scheduleKey === undefined ? "without key" : `${row.clientId}/${row.scheduleKey}`} /></a>` },
     { id: "open", label: "State", cell: (row) => (row.open ? html`<span class="status status-bad"><span aria-hidden="true">▲ </span>open</span>` : html`<span class="status status-skipped"><span aria-hidden="true">⊘ </span>${row.discardedAt !== undefined ? "discarded" : "settled"}</span>`) },
@@ -82,7 +92,7 @@ export function DeadLettersPage({ params }) {
           <${Act} why=${why ?? onlyOpen(chosen)} data-actions onClick=${() => begin(RETRY_LETTERS, chosen.filter((row) => row.open))}>Retry…<//>
           <${Act} why=${why ?? onlyOpen(chosen)} onClick=${() => begin(DISCARD_LETTERS, chosen.filter((row) => row.open))}>Discard…<//>
           <button type="button" class="quiet" onClick=${() => setSelected(new Set())}>Select none</button>`}</div>
-        <${Table} caption="Dead letters" columns=${columns} rows=${rows} keyOf=${keyOf} nameOf=${(row) => `${row.clientId}/${row.scheduleKey}`} selected=${selected} onSelect=${setSelected} />`}
+        <${Table} caption="Dead letters" columns=${columns} rows=${rows} keyOf=${keyOf} nameOf=${(/** @type {Letter} */ row) => `${row.clientId}/${row.scheduleKey}`} selected=${selected} onSelect=${setSelected} />`}
       ${rows.length === 0 && list.data.cursor === null && html`<${Nothing} title=${read.length > 0 && !all ? "No dead letter is open." : "There are no dead letters."}>
         <p>${read.length > 0 && !all ? html`${plural(read.length, "letter")} that are settled or discarded are still kept. <a href=${href("/dead-letters", { show: "all" })}>Show them</a>` : "Nothing was given up, or its retention has ended."}</p><//>`}
       ${list.data.cursor && html`<div class="more">${rows.length === 0 && html`<p role="status">Looked at ${plural(read.length, "letter")}: none matches so far.</p>`}
@@ -99,9 +109,12 @@ export function DeadLettersPage({ params }) {
     }} />`}`;
 }
 
+/** @param {Letter[]} rows */
 const onlyOpen = (rows) => (rows.some((row) => row.open) ? null : "none of the selected is open");
 
+/** @param {Letter[]} rows */
 function groupsOf(rows) {
+  /** @type {Map<string, {reason?: string, topic?: string, count: number}>} */
   const groups = new Map();
   for (const row of rows) {
     const key = JSON.stringify([row.reason, row.topic]);
@@ -112,6 +125,10 @@ function groupsOf(rows) {
   return [...groups.values()].sort((a, b) => b.count - a.count).slice(0, 20);
 }
 
+/**
+ * @param {{row: Letter, why: string | null, onClose: () => void,
+ *          onAct: (action: Action, items: Letter[]) => void}} props
+ */
 function Letter({ row, why, onAct, onClose }) {
   const off = why ?? (row.open ? null : "it is not open");
   return html`<${Dialog} wide title=${html`<${Plain} text=${row.scheduleKey === undefined ? "A dead letter" : `${row.clientId}/${row.scheduleKey}`} />`} onClose=${onClose}>

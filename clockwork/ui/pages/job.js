@@ -15,15 +15,18 @@ import { missing, useMe } from "../state/session.js";
 import { href } from "../state/url.js";
 import { Headers, TaskData, withData } from "./schedule.js";
 
+/** @import { Column } from "../parts/table.js" */
+
 const EVERY_MS = 5_000;
 const TABS = [["", "Overview"], ["runs", "Runs"], ["content", "Content"], ["versions", "Versions"], ["curl", "curl"]];
 
+/** @param {{params: URLSearchParams}} props */
 export function JobPage({ params }) {
   const client = params.get("client") ?? "";
   const name = params.get("job") ?? "";
   const tab = params.get("tab") ?? "";
   const me = useMe();
-  const [asked, setAsked] = useState(/** @type {string | null} */ (null));
+  const [asked, setAsked] = useState(/** @type {keyof typeof ASKED | null} */ (null));
   const one = useResource(client && name ? JSON.stringify(["job", client, name]) : null, async (signal) => {
     const answer = await call("GET", jobPath(client, name), { query: { next: 10 }, signal });
     return { job: answer.data, etag: answer.etag, data: memberText(answer.text, ["taskData"]), units: answer.readUnits };
@@ -34,7 +37,7 @@ export function JobPage({ params }) {
     <p class="crumbs"><a href=${href("/jobs", { client })}>${client}</a> /</p>
     <div class="head"><h1 tabindex="-1"><${Plain} text=${name} /></h1>${job && html`<${Actions} job=${job} me=${me} client=${client} onAsk=${setAsked} />`}</div>
     <${View} of=${one} off=${html`<p>Schedules that are due once work without.</p>`}>
-      ${job && html`
+      ${one.data && job && html`
         <${AsOf} of=${one} live readUnits=${one.data.units} />
         <section class=${`notice why ${job.status === "paused" ? "warn" : ""}`} aria-label="State"><p><${Status} value=${job.status} /> · <strong><${Plain} text=${triggerWords(job.trigger)} /></strong></p>
           ${job.description && html`<p><${Plain} text=${job.description} /></p>`}
@@ -56,6 +59,9 @@ export function JobPage({ params }) {
     }} />`}`;
 }
 
+/**
+ * @param {{job: Api.JobDocument, me: Api.MeDocument | null, client: string, onAsk: (what: keyof typeof ASKED) => void}} props
+ */
 function Actions({ job, me, client, onAsk }) {
   const create = missing(me, "create", { client });
   const cancel = missing(me, "cancel", { client });
@@ -67,34 +73,38 @@ function Actions({ job, me, client, onAsk }) {
         <${Act} why=${create} data-actions onClick=${() => onAsk("run")}>Run now…<//>
         ${job.status === "paused"
           ? html`<${Act} className="primary" why=${create} onClick=${() => onAsk("resume")}>Resume…<//>`
-          : html`<${Act} why=${create ?? (job.status === "ended" ? "it has ended" : null)} onClick=${() => onAsk("pause")}>Pause…<//>`}
+          : html`<${Act} why=${cancel ?? (job.status === "ended" ? "it has ended" : null)} onClick=${() => onAsk("pause")}>Pause…<//>`}
         ${create || deleted ? html`<${Act} why=${create ?? deleted} onClick=${() => {}}>Change…<//>` : html`<a class="button" href=${href("/new-job", { client, job: job.jobId })}>Change…</a>`}
         <${Act} why=${cancel} onClick=${() => onAsk("delete")}>Delete…<//>`}
   </div>`;
 }
 
-const ASKED = {
-  pause: { title: "Pause", verb: "Pause it", text: "No run is armed while it is paused. Fire times that pass meanwhile are not caught up when it goes on.", method: "POST", path: "/pause", said: "Paused" },
+const ASKED = /** @type {const} */ ({
+  pause: { title: "Pause", verb: "Pause it", text: "No run is armed while it is paused. Fire times that pass meanwhile are not caught up when it goes on. Resuming it needs the right create.", method: "POST", path: "/pause", said: "Paused" },
   resume: { title: "Resume", verb: "Resume it", text: "It goes on with the next fire time. What was missed is not caught up; that is a backfill.", method: "POST", path: "/resume", said: "Resumed" },
   run: { title: "Run now", verb: "Run it now", text: "One run at once, beside the job's own times; also while it is paused.", method: "POST", path: "/run-now", said: "A run is armed" },
   delete: { title: "Delete", verb: "Delete it", text: "No further run. The job is kept for the retention and can be restored until then.", method: "DELETE", path: "", said: "Deleted", danger: true },
   restore: { title: "Restore", verb: "Restore it", text: "The job is there again as it was, and goes on with the next fire time.", method: "POST", path: "/restore", said: "Restored" },
-};
+});
 
+/**
+ * @param {{what: keyof typeof ASKED, client: string, name: string, onClose: (done: boolean) => void}} props
+ */
 function Ask({ what, client, name, onClose }) {
-  const { title, verb, text, method, path, said, danger } = ASKED[what];
+  const { title, verb, text, method, path, said, danger } = /** @type {typeof ASKED[keyof typeof ASKED] & {danger?: boolean}} */ (ASKED[what]);
   const [note, setNote] = useState("");
   const [id] = useState(() => `ui-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`);
   const [error, setError] = useState(/** @type {ApiError | null} */ (null));
   const [busy, setBusy] = useState(false);
-  const [answer, setAnswer] = useState(/** @type {any} */ (null));
+  const [answer, setAnswer] = useState(/** @type {{runId?: string, status?: string, inFlight?: Api.RunDocument[]} | null} */ (null));
   const send = async () => {
     setBusy(true);
     setError(null);
     try {
       // The same id for each try: a lost answer is settled by asking again.
       const body = what === "run" ? { requestId: id } : what === "pause" && note ? { note } : undefined;
-      const done = await call(method, jobPath(client, name, path), { body });
+      // One of several calls, of one kind for the types.
+      const done = await call(/** @type {"POST"} */ (method), jobPath(client, name, /** @type {"/run-now"} */ (path)), { body: /** @type {Api.RunNowForm} */ (body) });
       say(said);
       setAnswer(done.data ?? {});
     } catch (wrong) {
@@ -116,6 +126,7 @@ function Ask({ what, client, name, onClose }) {
   <//>`;
 }
 
+/** @param {{job: Api.JobDocument}} props */
 function Overview({ job }) {
   const { counts, misfire, delivery } = job;
   return html`<div class="columns">
@@ -138,41 +149,47 @@ function Overview({ job }) {
     <section class="card" aria-labelledby="last-title"><h2 id="last-title">Last run</h2>
       ${job.lastRun ? html`<p><${Status} value=${job.lastRun.status} /> ${job.lastRun.reason && html`· <${Plain} text=${job.lastRun.reason} />`}</p>
         <p>${job.lastRun.dueAt !== undefined && html`<${Time} ms=${job.lastRun.dueAt} />`}</p>` : html`<p class="muted">None yet.</p>`}
-      ${job.openRuns?.length > 0 && html`<p>${plural(job.openRuns.length, "run is", "runs are")} delivered and not completed yet.</p>`}
+      ${job.openRuns !== undefined && job.openRuns.length > 0 && html`<p>${plural(job.openRuns.length, "run is", "runs are")} delivered and not completed yet.</p>`}
       <p><a href=${href("/job", { client: job.clientId, job: job.jobId, tab: "runs" })}>All runs</a></p></section>
   </div>`;
 }
 
+/** @typedef {Api.RunDocument & {key: string, texts: [string, string | null][]}} Run `texts`: result and error, as they were written */
+
+/** @type {Column<Run>[]} */
 const RUN_COLUMNS = [
   { id: "due", label: "Due", head: true, cell: (row) => row.status === "skipped" && row.first !== undefined
-    ? html`<div><${Time} ms=${row.first} form="absolute" />${row.count > 1 && html` to <${Time} ms=${row.last} form="absolute" />`}</div>` : html`<${Time} ms=${row.dueAt ?? row.scheduledAt} />` },
+    ? html`<div><${Time} ms=${row.first} form="absolute" />${row.count !== undefined && row.count > 1 && html` to <${Time} ms=${row.last} form="absolute" />`}</div>` : html`<${Time} ms=${row.dueAt ?? row.scheduledAt} />` },
   { id: "status", label: "Result", cell: (row) => html`<div><${Status} value=${row.status} />${row.count !== undefined && html` <span>${plural(row.count, "fire time")}</span>`}</div>` },
   { id: "kind", label: "Kind", cell: (row) => (row.kind ?? "").replaceAll("_", " ") },
   { id: "duration", label: "Duration", className: "number", cell: (row) => row.durationMs !== undefined ? lengthText(row.durationMs) : "" },
   { id: "late", label: "Lateness", className: "number", cell: (row) => row.delivered ? lengthText(row.delivered.latenessMs) : "" },
-  { id: "where", label: "Where, or why", cell: (row) => html`<div>${row.reason ? html`<${Plain} text=${row.reason} />` : row.delivered ? html`<${RecordPlace} ...${row.delivered} />` : ""}
+  { id: "where", label: "Where, or why", cell: (row) => (row.reason || row.delivered || row.texts.length > 0) && html`<div>${row.reason ? html`<${Plain} text=${row.reason} />` : row.delivered ? html`<${RecordPlace} ...${row.delivered} />` : ""}
     ${row.texts.map(([label, text]) => html`<details><summary>${label}</summary><${Json} text=${text} label=${label} /></details>`)}</div>` },
   { id: "attempt", label: "Attempt", className: "number", cell: (row) => row.attempt ?? "" },
   { id: "version", label: "Version", className: "number", cell: (row) => row.version ?? "" },
 ];
 
+/** @param {{client: string, name: string}} props */
 function Runs({ client, name }) {
   const runs = useResource(JSON.stringify(["runs", client, name]), async (signal) => {
     const answer = await call("GET", jobPath(client, name, "/logs"), { query: { limit: 50 }, signal });
-    const rows = answer.data.runs.map((row, number) => ({
+    const rows = answer.data.runs.map((row, number) => /** @type {Run} */ ({
       ...row,
       key: row.runId !== undefined ? `${row.runId}/${row.attempt ?? 1}` : `skipped/${row.first}/${row.reason}`,
-      texts: ["result", "error"].filter((each) => row[each] !== undefined && row[each] !== null).map((each) => [each, memberText(answer.text, ["runs", number, each])]),
+      texts: /** @type {const} */ (["result", "error"]).filter((each) => row[each] !== undefined && row[each] !== null).map((each) => [each, memberText(answer.text, ["runs", number, each])]),
     }));
     return { rows, cursor: answer.data.cursor, units: answer.readUnits };
   }, { everyMs: EVERY_MS });
   return html`<${View} of=${runs}>${runs.data && html`<${AsOf} of=${runs} live readUnits=${runs.data.units} />
-    ${runs.data.rows.length > 0 ? html`<${Table} caption=${`Runs of ${name}, newest first`} columns=${RUN_COLUMNS} rows=${runs.data.rows} keyOf=${(row) => row.key} />` : html`<p class="muted">No run has ended yet.</p>`}
+    ${runs.data.rows.length > 0 ? html`<${Table} caption=${`Runs of ${name}, newest first`} columns=${RUN_COLUMNS} rows=${runs.data.rows} keyOf=${(/** @type {Run} */ row) => row.key} />` : html`<p class="muted">No run has ended yet.</p>`}
     ${runs.data.cursor && html`<p class="muted">The newest ${runs.data.rows.length} are shown; the others are in <code>GET ${jobPath(client, name, "/logs")}</code>.</p>`}`}<//>`;
 }
 
+/** @param {{client: string, name: string}} props */
 function Versions({ client, name }) {
   const versions = useResource(JSON.stringify(["versions", client, name]), async (signal) => (await call("GET", jobPath(client, name, "/versions"), { signal })).data);
+  /** @type {Column<Api.JobVersionDocument>[]} */
   const columns = [
     { id: "version", label: "Version", head: true, cell: (row) => row.version },
     { id: "changed", label: "Made", cell: (row) => html`<${Time} ms=${row.changedAt} />` },
@@ -180,9 +197,10 @@ function Versions({ client, name }) {
     { id: "trigger", label: "Runs", cell: (row) => html`<${Plain} text=${triggerWords(row.trigger)} />` },
     { id: "topic", label: "Topic", cell: (row) => row.delivery.topic },
   ];
-  return html`<${View} of=${versions}>${versions.data && html`<${Table} caption=${`Versions of ${name}`} columns=${columns} rows=${versions.data.versions} keyOf=${(row) => String(row.version)} />`}<//>`;
+  return html`<${View} of=${versions}>${versions.data && html`<${Table} caption=${`Versions of ${name}`} columns=${columns} rows=${versions.data.versions} keyOf=${(/** @type {Api.JobVersionDocument} */ row) => String(row.version)} />`}<//>`;
 }
 
+/** @param {{job: Api.JobDocument, data: string | null, client: string, name: string}} props */
 function Curl({ job, data, client, name }) {
   const path = jobPath(client, name);
   const parts = [["Show it", curlText("GET", `${path}?next=5`)], ["Its runs", curlText("GET", `${path}/logs`)], ["Pause it", curlText("POST", `${path}/pause`, '{"note": "why"}')], ["Create the same", curlText("POST", "/jobs", jobCreateText(job, data))]];
@@ -191,7 +209,7 @@ function Curl({ job, data, client, name }) {
 
 const STATE_FIELDS = ["status", "version", "createdAt", "updatedAt", "pausedSince", "note", "nextRun", "lastRun", "openRuns", "counts", "nextTimes", "inFlight", "taskData", "redacted"];
 
-/** The create that makes a job again. */
+/** The create that makes a job again. @param {Api.JobDocument} job @param {string | null} data */
 export function jobCreateText(job, data) {
   const document = Object.fromEntries(Object.entries(job).filter(([name]) => !STATE_FIELDS.includes(name)));
   return withData(document, data);

@@ -13,10 +13,13 @@ import { lastClient, rememberClient } from "../state/prefs.js";
 import { useStore } from "../state/store.js";
 import { href, setParams } from "../state/url.js";
 
+/** @import { Column } from "../parts/table.js" */
+
 const EVERY_MS = 10_000;
 const PAGE = 50;
 const STATES = [["", "any but deleted"], ["active", "active"], ["paused", "paused"], ["ended", "ended"], ["deleted", "deleted"]];
 
+/** @type {Column<Api.JobDocument>[]} */
 const COLUMNS = [
   { id: "job", label: "Job", head: true, className: "key", cell: (row) => html`<div><a href=${href("/job", { client: row.clientId, job: row.jobId })}><${Plain} text=${row.jobId} /></a>
     ${row.description && html`<br /><span class="muted"><${Plain} text=${row.description} /></span>`}</div>` },
@@ -28,16 +31,21 @@ const COLUMNS = [
   { id: "failed", label: "Failed", className: "number", cell: (row) => row.counts.failed ? html`<span class="status-bad">${row.counts.failed.toLocaleString("en")}</span>` : "0" },
   { id: "skipped", label: "Skipped", className: "number", cell: (row) => row.counts.skipped.toLocaleString("en") },
 ];
+/** @param {Api.JobDocument} row */
 const keyOf = (row) => `${row.clientId}/${row.jobId}`;
 
+/** @typedef {{rows: Api.JobDocument[], cursor: string | null, waiting: Api.JobDocument[], units: number | null}} Jobs */
+
+/** @param {{params: URLSearchParams}} props */
 export function JobsPage({ params }) {
   const last = useStore(lastClient);
+  /** @type {Api.Query<"GET", "/jobs"> & {clientId: string}} */
   const query = { clientId: params.get("client") ?? "", status: params.get("status"), topic: params.get("topic"), label: params.get("label") };
   if (query.status === "deleted") Object.assign(query, { status: null, deleted: "true" });
   const key = query.clientId ? JSON.stringify(["jobs", query]) : null;
   const [more, setMore] = useState(false);
   useEffect(() => rememberClient(query.clientId), [query.clientId]);
-  const list = useResource(key, async (signal, before) => {
+  const list = useResource(key, async (signal, /** @type {Jobs | null} */ before) => {
     const answer = await call("GET", "/jobs", { query: { ...query, limit: PAGE }, signal });
     const { jobs, cursor } = answer.data;
     if (before === null) return { rows: jobs, cursor, waiting: [], units: answer.readUnits };
@@ -51,16 +59,16 @@ export function JobsPage({ params }) {
   const next = async () => {
     setMore(true);
     try {
-      const { data } = await call("GET", "/jobs", { query: { ...query, limit: PAGE, cursor: list.data.cursor } });
+      const { data } = await call("GET", "/jobs", { query: { ...query, limit: PAGE, cursor: list.data?.cursor } });
       list.edit((before) => ({ ...before, rows: [...before.rows, ...data.jobs], cursor: data.cursor }));
     } catch (error) {
-      say(`The next page could not be read: ${error.message}`);
+      say(`The next page could not be read: ${/** @type {Error} */ (error).message}`);
     } finally {
       setMore(false);
     }
   };
   const rows = list.data?.rows ?? [];
-  const filtered = ["status", "topic", "label", "deleted"].some((name) => query[name]);
+  const filtered = /** @type {const} */ (["status", "topic", "label", "deleted"]).some((name) => query[name]);
   return html`
     <div class="head"><h1 tabindex="-1">Jobs</h1><a class="button" href=${href("/new-job", { client: query.clientId })}>New job</a></div>
     <${Filters} key=${key} params=${params} />
@@ -68,7 +76,7 @@ export function JobsPage({ params }) {
       ${last && html`<p><a href=${href("/jobs", { client: last })}>${last}</a> is the one you looked at last.</p>`}<//>`}
     ${key !== null && html`<${View} of=${list} off=${html`<p>Schedules that are due once work without.</p>`}>
       <${AsOf} of=${list} live readUnits=${list.data?.units} />
-      ${list.data?.waiting.length > 0 && html`<p class="waiting"><button type="button" onClick=${() => list.edit((data) => ({ ...data, rows: [...data.rows, ...data.waiting], waiting: [] }))}>${plural(list.data.waiting.length, "new one")}, show</button></p>`}
+      ${list.data !== null && list.data.waiting.length > 0 && html`<p class="waiting"><button type="button" onClick=${() => list.edit((data) => ({ ...data, rows: [...data.rows, ...data.waiting], waiting: [] }))}>${plural(list.data.waiting.length, "new one")}, show</button></p>`}
       ${rows.length > 0 && html`<${Table} caption=${`Jobs of ${query.clientId}`} columns=${COLUMNS} rows=${rows} keyOf=${keyOf} />`}
       ${rows.length === 0 && list.data?.cursor === null && (filtered
         ? html`<${Nothing} title="No job matches these filters."><p><a href=${href("/jobs", { client: query.clientId })}>Clear the filters</a></p><//>`
@@ -78,9 +86,10 @@ export function JobsPage({ params }) {
     <//>`}`;
 }
 
+/** @param {{params: URLSearchParams}} props */
 function Filters({ params }) {
   const [values, setValues] = useState({ client: params.get("client") ?? "", status: params.get("status") ?? "", topic: params.get("topic") ?? "", label: params.get("label") ?? "" });
-  const set = (name) => (value) => setValues({ ...values, [name]: value });
+  const set = (/** @type {keyof typeof values} */ name) => (/** @type {string} */ value) => setValues({ ...values, [name]: value });
   return html`<form class="filters" aria-label="Filters" onSubmit=${(event) => {
     event.preventDefault();
     setParams({ ...values, client: values.client.trim(), topic: values.topic.trim() }, { replace: false });

@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "../lib.js";
 import { isJson } from "../parts/change.js";
 import { ClientField } from "../parts/clients.js";
-import { Act, Choice, Field, TextField, curlText } from "../parts/form.js";
+import { Act, Choice, Field, TextField, curlText, focusWrong, headersOf, headersText } from "../parts/form.js";
 import { Details } from "../parts/states.js";
 import { Copy, Plain, Status } from "../parts/text.js";
 import { ZonedTime, instantOf, rfc3339, wallInput } from "../parts/time.js";
@@ -14,39 +14,44 @@ import { missing, useMe } from "../state/session.js";
 import { href } from "../state/url.js";
 import { withData } from "./schedule.js";
 
+/** @import { WallTime } from "../parts/time.js" */
+
+/** @type {[string, number][]} */
 const SOON = [["in 5 min", 300_000], ["in 1 h", 3_600_000], ["tomorrow", 86_400_000]];
 const LATE = [["", "deliver it all the same"], ["drop", "drop it"], ["dead_letter", "make a dead letter of it"]];
 
+/** @param {URLSearchParams} params */
 function empty(params) {
   const zone = chosenZone();
   return {
     client: params.get("client") || lastClient.get(), key: "", ordering: "", topic: "", guarantee: "exactly_once", encoding: "json",
-    time: { wall: wallInput(Math.ceil((now() + 3_600_000) / 60_000) * 60_000, zone), zone },
+    time: /** @type {WallTime} */ ({ wall: wallInput(Math.ceil((now() + 3_600_000) / 60_000) * 60_000, zone), zone }),
     data: '{\n  "hello": "world"\n}', headers: "", deadline: "", onLate: "",
   };
 }
 
+/** @param {{params: URLSearchParams}} props */
 export function NewPage({ params }) {
   const me = useMe();
   const [form, setForm] = useState(() => empty(params));
   const [error, setError] = useState(/** @type {ApiError | null} */ (null));
-  const [made, setMade] = useState(/** @type {any} */ (null));
+  const [made, setMade] = useState(/** @type {{again: boolean, schedule: Api.ScheduleDocument} | null} */ (null));
   const [busy, setBusy] = useState(false);
   const from = params.get("from");
   useEffect(() => {
     if (!from || !form.client || !fitsPath(from)) return;
     call("GET", schedulePath(form.client, from)).then((answer) => {
-      const { orderingKey, scheduleKey, delivery = {}, taskDataEncoding } = answer.data;
+      const { orderingKey, scheduleKey, delivery = /** @type {Partial<Api.DeliveryDocument>} */ ({}), taskDataEncoding } = answer.data;
       const data = memberText(answer.text, ["taskData"]);
       setForm((before) => ({
         ...before, ordering: orderingKey === scheduleKey ? "" : orderingKey ?? "", topic: delivery.topic ?? "", guarantee: delivery.guarantee ?? "exactly_once",
         encoding: taskDataEncoding ?? "json", data: data === null ? "" : taskDataEncoding === "base64" ? JSON.parse(data) : pretty(data),
-        headers: Object.entries(delivery.headers ?? {}).map(([name, value]) => `${name}: ${value}`).join("\n"),
+        headers: headersText(delivery.headers),
         deadline: delivery.deadline === undefined ? "" : String(delivery.deadline), onLate: delivery.onLate ?? "",
       }));
     }, (wrong) => setError(wrong));
   }, [from]);
-  const set = (name) => (value) => {
+  const set = (/** @type {keyof typeof form} */ name) => (/** @type {unknown} */ value) => {
     setForm((before) => ({ ...before, [name]: value }));
     setMade(null);
   };
@@ -75,12 +80,13 @@ export function NewPage({ params }) {
     } catch (wrong) {
       if (!(wrong instanceof ApiError)) throw wrong;
       setError(wrong);
+      focusWrong();
     } finally {
       setBusy(false);
     }
   };
   const fields = error?.fields ?? new Map();
-  const wrong = (name) => [...fields].find(([field]) => field === name || field.startsWith(`${name}.`))?.[1];
+  const wrong = (/** @type {string} */ name) => [...fields].find(([field]) => field === name || field.startsWith(`${name}.`))?.[1];
   return html`
     <h1 tabindex="-1">New schedule</h1>
     ${from && html`<p>A copy of <a href=${href("/schedule", { client: form.client, key: from })}><${Plain} text=${from} /></a>: give it a key and a time of its own.</p>`}
@@ -119,16 +125,4 @@ export function NewPage({ params }) {
       <section class="card form-side" aria-labelledby="sent-title"><div class="head"><h2 id="sent-title">What is sent</h2><div class="buttons"><${Copy} text=${text} label="Copy JSON" /><${Copy} text=${curlText("POST", "/schedule", text)} label="Copy curl" /></div></div>
         <pre tabindex="0" role="group" aria-label="What is sent"><${Plain} text=${text} lines /></pre></section>
     </div>`;
-}
-
-/** Headers from lines; null if a line is none. */
-export function headersOf(text) {
-  const found = {};
-  for (const line of text.split("\n")) {
-    if (!line.trim()) continue;
-    const at = line.indexOf(":");
-    if (at <= 0) return null;
-    found[line.slice(0, at).trim()] = line.slice(at + 1).trim();
-  }
-  return found;
 }

@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useState } from "../lib.js";
 import { isJson } from "../parts/change.js";
 import { ClientField } from "../parts/clients.js";
-import { Act, Choice, Field, TextField, curlText } from "../parts/form.js";
+import { Act, Choice, Field, TextField, curlText, focusWrong, headersOf, headersText } from "../parts/form.js";
 import { memberText, pretty } from "../parts/json.js";
 import { Details, View } from "../parts/states.js";
 import { Copy, Plain } from "../parts/text.js";
@@ -13,15 +13,15 @@ import { useResource } from "../state/poll.js";
 import { lastClient, rememberClient, zone as chosenZone } from "../state/prefs.js";
 import { missing, useMe } from "../state/session.js";
 import { go, href } from "../state/url.js";
-import { headersOf } from "./new.js";
 import { withData } from "./schedule.js";
 
+/** @param {{params: URLSearchParams}} props */
 export function NewJobPage({ params }) {
   const client = params.get("client") ?? "";
   const name = params.get("job");
   const before = useResource(name ? JSON.stringify(["job to change", client, name]) : null, async (signal) => {
-    const answer = await call("GET", jobPath(client, name), { signal });
-    return { job: answer.data, etag: answer.etag, data: memberText(answer.text, ["taskData"]) };
+    const answer = await call("GET", jobPath(client, /** @type {string} */ (name)), { signal });
+    return { job: answer.data, etag: /** @type {string} */ (answer.etag), data: memberText(answer.text, ["taskData"]) };
   });
   return html`
     ${name && html`<p class="crumbs"><a href=${href("/jobs", { client })}>${client}</a> / <a href=${href("/job", { client, job: name })}><${Plain} text=${name} /></a> /</p>`}
@@ -29,6 +29,9 @@ export function NewJobPage({ params }) {
     ${name ? html`<${View} of=${before}>${before.data && html`<${Form} key=${before.data.job.version} client=${client} before=${before.data} />`}<//>` : html`<${Form} client=${client} before=${null} />`}`;
 }
 
+/** @typedef {{job: Api.JobDocument, etag: string, data: string | null}} Before a job as it was read */
+
+/** @param {string} client @param {Before | null} before */
 function valuesOf(client, before) {
   const zone = chosenZone();
   const job = before?.job;
@@ -36,23 +39,24 @@ function valuesOf(client, before) {
     client: client || lastClient.get(), job: job?.jobId ?? "", description: job?.description ?? "", topic: job?.delivery.topic ?? "", ordering: job && job.orderingKey !== job.jobId ? job.orderingKey ?? "" : "",
     trigger: triggerForm(job ? job.trigger ?? null : undefined, zone),
     data: before?.data ? pretty(before.data) : job ? "" : '{\n  "hello": "world"\n}',
-    headers: Object.entries(job?.delivery.headers ?? {}).map(([header, value]) => `${header}: ${value}`).join("\n"),
+    headers: headersText(job?.delivery.headers),
     misfire: job?.misfire.policy ?? "fire_once", overlap: job?.overlap ?? "allow", timeout: job?.completion ? String(job.completion.timeoutMs / 1_000) : "",
     failures: job?.pauseAfterFailures ? String(job.pauseAfterFailures) : "",
     labels: Object.entries(job?.labels ?? {}).map(([label, value]) => `${label}: ${value}`).join("\n"),
   };
 }
 
+/** @param {{client: string, before: Before | null}} props `before`: null for a new job */
 function Form({ client, before }) {
   const me = useMe();
   const start = useMemo(() => valuesOf(client, before), []);
   const [form, setForm] = useState(start);
   const [error, setError] = useState(/** @type {ApiError | null} */ (null));
   const [busy, setBusy] = useState(false);
-  const [made, setMade] = useState(/** @type {any} */ (null));
+  const [made, setMade] = useState(/** @type {{changed?: boolean, again?: boolean, job: Api.JobDocument} | null} */ (null));
   useEffect(() => setMade(null), [form]);
-  const set = (field) => (value) => setForm((now) => ({ ...now, [field]: value }));
-  const touched = (...fields) => before === null || fields.some((field) => form[field] !== start[field]);
+  const set = (/** @type {keyof typeof form} */ field) => (/** @type {unknown} */ value) => setForm((now) => ({ ...now, [field]: value }));
+  const touched = (/** @type {(keyof typeof form)[]} */ ...fields) => before === null || fields.some((field) => form[field] !== start[field]);
   const startMs = instantOf(form.trigger.start);
   const trigger = triggerOf({ ...form.trigger, startText: startMs === null ? "" : rfc3339(startMs, form.trigger.start.zone) });
   const headers = headersOf(form.headers);
@@ -60,8 +64,8 @@ function Form({ client, before }) {
   const binary = before?.job.taskDataEncoding === "base64";
 
   // Of a job that is there, only what was touched is sent: the rest stays as it is, also what this form does not show.
-  const document = before === null ? { clientId: form.client.trim(), jobId: form.job } : {};
-  const delivery = {};
+  const document = /** @type {Api.JobChangeForm} */ (before === null ? { clientId: form.client.trim(), jobId: form.job } : {});
+  const delivery = /** @type {Api.DeliveryForm} */ ({});
   if (touched("trigger") && trigger !== undefined && (trigger !== null || before !== null)) document.trigger = trigger;
   if (trigger === null && touched("trigger")) document.durable = true;
   if (touched("description") && (form.description || before)) document.description = form.description || null;
@@ -69,7 +73,7 @@ function Form({ client, before }) {
   if (touched("topic")) delivery.topic = form.topic.trim();
   if (touched("headers") && headers && (Object.keys(headers).length || before)) delivery.headers = headers;
   if (Object.keys(delivery).length) document.delivery = delivery;
-  if (touched("misfire") && (before || form.misfire !== "fire_once")) document.misfire = { policy: form.misfire };
+  if (touched("misfire") && (before || form.misfire !== "fire_once")) document.misfire = /** @type {Api.MisfireForm} */ ({ policy: form.misfire });
   if (touched("overlap") && (before || form.overlap !== "allow")) document.overlap = form.overlap;
   if (touched("timeout") && (before || form.timeout)) document.completion = form.timeout ? { timeoutMs: Math.round(Number(form.timeout) * 1_000) } : null;
   if (touched("failures") && (before || form.failures)) document.pauseAfterFailures = Number(form.failures || 0);
@@ -95,12 +99,13 @@ function Form({ client, before }) {
     } catch (wrong) {
       if (!(wrong instanceof ApiError)) throw wrong;
       setError(wrong);
+      focusWrong();
     } finally {
       setBusy(false);
     }
   };
   const fields = error?.fields ?? new Map();
-  const wrong = (field) => [...fields].find(([each]) => each === field || each.startsWith(`${field}.`))?.[1];
+  const wrong = (/** @type {string} */ field) => [...fields].find(([each]) => each === field || each.startsWith(`${field}.`))?.[1];
   return html`<div class="columns">
     <form class="card form" aria-label=${before ? "Change the job" : "New job"} onSubmit=${(event) => {
       event.preventDefault();

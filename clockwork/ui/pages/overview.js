@@ -11,7 +11,9 @@ import { useResource } from "../state/poll.js";
 import { useMe } from "../state/session.js";
 import { go, href } from "../state/url.js";
 import { BEHIND_MS, shardState } from "./cluster.js";
-import { ForecastSentence, SERIES, pointsOf, readForecast } from "./forecast.js";
+import { ForecastSentence, SERIES, levelOf, pointsOf, readForecast } from "./forecast.js";
+
+/** @import { Resource } from "../state/poll.js" */
 
 const TILES_MS = 5_000;
 const SHARDS_MS = 10_000;
@@ -21,27 +23,41 @@ const HOUR_MS = 3_600_000;
 const STEP_MS = 900_000;
 /** The latest minute that has ended began at most so long ago, and its figures take some seconds. */
 const FRESH_MS = 150_000;
+/** Worst first. */
+const LEVELS = ["bad", "warn"];
 
-/** A part of the overview; `none` where the reader may not see it, or the node does not have it. */
+/**
+ * A part of the overview; `none`, and nothing else, where the reader may not see it, or the node does not have it.
+ * @template T
+ * @typedef {(T & {none?: undefined}) | ({none: string} & {[K in keyof T]?: undefined})} Part
+ */
+
+/**
+ * @template T
+ * @param {(signal: AbortSignal) => Promise<T>} load
+ * @returns {(signal: AbortSignal) => Promise<Part<T>>}
+ */
 export const part = (load) => async (signal) => {
   try {
-    return await load(signal);
+    return /** @type {Part<T>} */ (await load(signal));
   } catch (error) {
-    if (error instanceof ApiError && [400, 403, 404, 501].includes(error.status)) return { none: error.problem.title };
+    if (error instanceof ApiError && [400, 403, 404, 501].includes(error.status)) return /** @type {Part<T>} */ ({ none: error.problem.title });
     throw error;
   }
 };
-const get = (path, query) => part(async (signal) => {
-  const answer = await call("GET", path, { query, signal });
-  return { ...answer.data, units: answer.readUnits };
+/** @type {<P extends "/admin/shards" | "/admin/nodes" | "/admin/pauses">(path: P) => (signal: AbortSignal) => Promise<Part<Api.Answer<"GET", P> & {units: number | null}>>} */
+const get = (path) => part(async (signal) => {
+  const answer = await call("GET", path, { signal });
+  // any: what one of several paths answers cannot be spread.
+  return { .../** @type {any} */ (answer.data), units: answer.readUnits };
 });
 
 export function OverviewPage() {
   const me = useMe();
   // What the reader may not see is not asked for.
-  const admin = (name) => (me?.rights.includes("admin") ? name : null);
-  const looks = (name) => (me?.rights.some((each) => ["read", "operate", "admin"].includes(each)) ? name : null);
-  const reads = (name) => (me?.rights.includes("read") ? name : null);
+  const admin = (/** @type {string} */ name) => (me?.rights.includes("admin") ? name : null);
+  const looks = (/** @type {string} */ name) => (me?.rights.some((each) => ["read", "operate", "admin"].includes(each)) ? name : null);
+  const reads = (/** @type {string} */ name) => (me?.rights.includes("read") ? name : null);
   const shards = useResource(admin("overview shards"), get("/admin/shards"), { everyMs: SHARDS_MS });
   const nodes = useResource(admin("overview nodes"), get("/admin/nodes"), { everyMs: SHARDS_MS });
   const pauses = useResource(looks("overview pauses"), get("/admin/pauses"), { everyMs: SHARDS_MS });
@@ -63,23 +79,29 @@ export function OverviewPage() {
   const paused = pauses.data?.clients ? pauses.data.clients.length + pauses.data.topics.length : null;
   const open = letters.data?.open ?? null;
   // Only minutes with something are told, each some seconds after its end: an older one is none of now.
-  const last = minutes.data?.minutes?.findLast((each) => each.at >= minutes.data.asOf - FRESH_MS);
+  const last = minutes.data?.minutes?.findLast((each) => each.at >= (minutes.data?.asOf ?? 0) - FRESH_MS);
   const hour = minutes.data?.minutes ?? [];
   const delivered = sumOf(hour, "delivered");
-  const late = hour.reduce((sum, each) => sum + laterThan(each.lateness, minutes.data.latenessBoundsMs, LATE_MS), 0);
+  const late = hour.reduce((sum, each) => sum + laterThan(each.lateness, minutes.data?.latenessBoundsMs ?? [], LATE_MS), 0);
   const lateShare = delivered > 0 ? late / delivered : 0;
   const gone = nodes.data?.nodes?.filter((each) => each.gone).length ?? 0;
   const there = nodes.data?.nodes ? nodes.data.nodes.length - gone : null;
-  const attention = [
+  const hourDue = forecast.data?.buckets?.reduce((sum, each) => sum + each.count, 0) ?? null;
+  // What is paused is behind because it is paused: that is no defect.
+  const lagLevel = lag !== null && lag > BEHIND_MS ? ((paused ?? 0) > 0 ? "warn" : "bad") : "";
+  const unread = Object.entries({ Shards: shards, Processes: nodes, Pauses: pauses, Rates: minutes, "The forecast": forecast, "Dead letters": letters })
+    .filter(([, of]) => of.error && of.error.status !== 401).map(([name, of]) => ["bad", `${name} could not be read: ${of.error?.problem.title}`, null]);
+  const attention = /** @type {[string, string, string | null][]} */ ([
+    ...unread,
     without > 0 && ["bad", `${plural(without, "shard has", "shards have")} no owner: what is due there waits`, "/cluster"],
-    lag !== null && lag > BEHIND_MS && ["bad", `The oldest that is due waits for ${lengthText(lag)}, ${plural(behind, "shard is", "shards are")} behind`, "/cluster"],
+    lagLevel !== "" && [lagLevel, `The oldest that is due waits for ${lengthText(lag ?? 0)}, ${plural(behind, "shard is", "shards are")} behind${(paused ?? 0) > 0 ? "; clients or topics are paused" : ""}`, (paused ?? 0) > 0 ? "/upcoming" : "/cluster"],
     ...(nodes.data?.nodes ?? []).filter((each) => !each.gone && (each.kafka || each.store)).map((each) => ["bad", `${each.node}: ${each.kafka ? `Kafka: ${each.kafka}` : `store: ${each.store}`}`, "/cluster"]),
-    open > 0 && ["warn", `${open}${letters.data.more ? " or more" : ""} dead ${open === 1 ? "letter is" : "letters are"} open`, "/dead-letters"],
-    paused > 0 && ["warn", `${plural(paused, "client or topic is", "clients or topics are")} paused`, "/destinations"],
+    open !== null && open > 0 && ["warn", `${open}${letters.data?.more ? " or more" : ""} dead ${open === 1 ? "letter is" : "letters are"} open`, "/dead-letters"],
+    paused !== null && paused > 0 && ["warn", `${plural(paused, "client or topic is", "clients or topics are")} paused`, "/destinations"],
     lateShare > 0.01 && ["warn", `${(lateShare * 100).toFixed(1)} % of the last hour's deliveries were more than ${lengthText(LATE_MS)} late`, "/activity"],
     gone > 0 && ["warn", `${plural(gone, "process was", "processes were")} last seen more than 30 s ago`, "/cluster"],
-    nodes.data?.differences?.length > 0 && ["warn", `${plural(nodes.data.differences.length, "setting differs", "settings differ")} between processes`, "/cluster"],
-  ].filter(Boolean);
+    nodes.data?.differences && nodes.data.differences.length > 0 && ["warn", `${plural(nodes.data.differences.length, "setting differs", "settings differ")} between processes`, "/cluster"],
+  ].filter(Boolean)).sort((a, b) => LEVELS.indexOf(a[0]) - LEVELS.indexOf(b[0]));
   const units = [shards, forecast].reduce((sum, each) => sum + (each.data?.units ?? 0), 0);
   return html`
     <h1 tabindex="-1">Overview</h1>
@@ -88,25 +110,29 @@ export function OverviewPage() {
       <${Tile} of=${minutes} to="/activity" name="delivered a minute" value=${minutes.data?.minutes ? (last?.delivered ?? 0).toLocaleString("en") : null} />
       <${Tile} of=${minutes} to="/activity" name="created a minute" value=${minutes.data?.minutes ? (last?.created ?? 0).toLocaleString("en") : null} />
       <${Tile} of=${minutes} to="/activity" name=${`over ${lengthText(LATE_MS)} late, last hour`} level=${lateShare > 0.01 ? "warn" : ""} value=${minutes.data?.minutes ? `${(lateShare * 100).toFixed(lateShare > 0 && lateShare < 0.1 ? 2 : 0)} %` : null} />
-      <${Tile} of=${forecast} to="/upcoming" name="due now" level=${lag > BEHIND_MS ? "bad" : ""} value=${forecast.data?.overdue?.toLocaleString("en") ?? null} />
-      <${Tile} of=${shards} to="/cluster" name="oldest due" level=${lag > BEHIND_MS ? "bad" : ""} value=${lag === null ? null : lag === 0 ? "none" : lengthText(lag)} />
-      <${Tile} of=${letters} to="/dead-letters" name="open dead letters" level=${open > 0 ? "warn" : ""} value=${open === null ? null : `${open}${letters.data.more ? "+" : ""}`} />
-      <${Tile} of=${pauses} to="/destinations" name="paused clients and topics" level=${paused > 0 ? "warn" : ""} value=${paused} />
+      <${Tile} of=${forecast} to="/upcoming" name="due now" level=${lagLevel} value=${forecast.data?.overdue?.toLocaleString("en") ?? null} />
+      <${Tile} of=${shards} to="/cluster" name="the oldest due waits" level=${lagLevel} value=${lag === null ? null : lag === 0 ? "none" : lengthText(lag)} />
+      <${Tile} of=${forecast} to="/forecast" name="due within the next hour" value=${hourDue?.toLocaleString("en") ?? null} />
+      <${Tile} of=${letters} to="/dead-letters" name="open dead letters" level=${(open ?? 0) > 0 ? "warn" : ""} value=${open === null ? null : `${open}${letters.data?.more ? "+" : ""}`} />
+      <${Tile} of=${pauses} to="/destinations" name="paused clients and topics" level=${(paused ?? 0) > 0 ? "warn" : ""} value=${paused} />
       <${Tile} of=${shards} to="/cluster" name="shards without owner" level=${without > 0 ? "bad" : ""} value=${rows ? `${without} of ${rows.length}` : null} />
       <${Tile} of=${nodes} to="/cluster" name="processes" level=${gone > 0 ? "warn" : ""} value=${there} />
     </div>
     <section class="card" aria-labelledby="attention-title"><h2 id="attention-title">What asks for attention</h2>
       ${attention.length === 0
-        ? html`<p>${rows || me === null ? "Nothing." : "Nothing that you may see."}</p>`
-        : html`<ul class="attention">${attention.map(([level, text, to]) => html`<li><span class=${`status status-${level}`} aria-hidden="true">${level === "bad" ? "▲" : "◆"} </span><a href=${href(to)}>${text}</a></li>`)}</ul>`}</section>
-    ${forecast.key !== null && !forecast.data?.none && html`<section class="card" aria-labelledby="hour-title"><h2 id="hour-title">The next hour</h2>
-      <${View} of=${forecast} doing="counting">${forecast.data && html`<${Bars} title="Due within the next hour" points=${pointsOf(forecast.data)} series=${SERIES} bucketMs=${forecast.data.bucketMs} sentence=${html`<${ForecastSentence} forecast=${forecast.data} />`}
-        onPick=${(at) => go(href("/upcoming", { from: at, to: at + forecast.data.bucketMs }))} pickText="show what is due then" />`}<//></section>`}
+        ? html`<p>${shards.data === null && shards.key !== null ? "…" : rows || me === null ? html`<span class="status status-good"><span aria-hidden="true">● </span>Nothing.</span>` : "Nothing that you may see."}</p>`
+        : html`<ul class="attention">${attention.map(([level, text, to]) => html`<li key=${text}><span class=${`status status-${level}`} aria-hidden="true">${level === "bad" ? "▲" : "◆"} </span>${to === null ? text : html`<a href=${href(to)}>${text}</a>`}</li>`)}</ul>`}</section>
+    ${forecast.key !== null && forecast.data?.none === undefined && html`<section class="card" aria-labelledby="hour-title"><h2 id="hour-title">The next hour</h2>
+      <${View} of=${forecast} doing="counting">${forecast.data && html`<${Bars} title="Due within the next hour" points=${pointsOf(forecast.data)} series=${SERIES} bucketMs=${forecast.data.bucketMs} level=${levelOf(forecast.data)} sentence=${html`<${ForecastSentence} forecast=${forecast.data} />`}
+        onPick=${(at) => go(href("/upcoming", { from: at, to: at + (forecast.data?.bucketMs ?? 0) }))} pickText="show what is due then" />`}<//></section>`}
     ${day.key !== null && !day.data?.none && html`<section class="card" aria-labelledby="late-title"><h2 id="late-title">Lateness, last 24 hours</h2>
       <${View} of=${day}>${day.data && html`<${HeatMap} minutes=${day.data.minutes} boundsMs=${day.data.latenessBoundsMs} from=${day.data.from} to=${day.data.to} stepMs=${day.data.stepMs} />`}<//></section>`}`;
 }
 
-/** One figure, and where it comes from. */
+/**
+ * One figure, and where it comes from.
+ * @param {{of: Resource, to: string, name: string, value: string | number | null, level?: string}} props
+ */
 export function Tile({ of, to, name, value, level = "" }) {
   const none = of.data?.none;
   return html`<a class=${`tile ${level}`} href=${href(to)}><strong>${value ?? (none || of.error || of.data || of.key === null ? "–" : "…")}</strong><span>${name}${none && html`<br />${none}`}${of.error && html`<br />${of.error.problem.title}`}</span></a>`;

@@ -11,9 +11,14 @@ import { Table } from "../parts/table.js";
 import { Copy, Plain, Status, plural } from "../parts/text.js";
 import { Time, lengthText } from "../parts/time.js";
 import { ApiError, call, fitsPath, schedulePath } from "../state/api.js";
+import { now } from "../state/clock.js";
 import { useResource } from "../state/poll.js";
 import { missing, useMe } from "../state/session.js";
 import { href } from "../state/url.js";
+
+/** @import { Action, Asked } from "../parts/bulk.js" */
+/** @import { Entry } from "../parts/change.js" */
+/** @import { Column } from "../parts/table.js" */
 
 const EVERY_MS = 5_000;
 /** Why it waits costs up to 30 read units, so it is asked less often; what has ended rarely changes any more. */
@@ -21,16 +26,19 @@ const WHY_MS = 15_000;
 const ENDED_MS = 60_000;
 const TABS = [["", "Overview"], ["content", "Content"], ["history", "History"], ["curl", "curl"]];
 
+/** @typedef {(Api.WhyDocument & {units: number | null}) | {reason: null, status?: undefined}} WhyAnswer `reason` null: the node says nothing */
+
+/** @param {{params: URLSearchParams}} props */
 export function SchedulePage({ params }) {
   const client = params.get("client") ?? "";
   const key = params.get("key") ?? "";
   const tab = params.get("tab") ?? "";
   const me = useMe();
-  const [bulk, setBulk] = useState(/** @type {any} */ (null));
-  const [change, setChange] = useState(/** @type {string | null} */ (null));
+  const [bulk, setBulk] = useState(/** @type {Asked | null} */ (null));
+  const [change, setChange] = useState(/** @type {"move" | "change" | null} */ (null));
   const [pendingSeen, setPendingSeen] = useState(true);
   const one = useResource(client && key ? JSON.stringify(["schedule", client, key]) : null, (signal) => read(client, key, signal), { everyMs: pendingSeen ? EVERY_MS : ENDED_MS });
-  const why = useResource(client && key && fitsPath(key) ? JSON.stringify(["why", client, key]) : null, async (signal) => {
+  const why = useResource(client && key && fitsPath(key) ? JSON.stringify(["why", client, key]) : null, /** @returns {Promise<WhyAnswer>} */ async (signal) => {
     try {
       const answer = await call("GET", schedulePath(client, key, "/why"), { signal });
       return { ...answer.data, units: answer.readUnits };
@@ -49,15 +57,15 @@ export function SchedulePage({ params }) {
   }, [status]);
   if (!client || !key) return html`<h1 tabindex="-1">Schedule</h1><p>The address names no schedule. <a href=${href("/schedules")}>Schedules</a></p>`;
   const schedule = one.data?.schedule;
-  const link = (name) => href("/schedule", { client, key, tab: name });
-  const begin = (action) => setBulk({ action, items: [{ ...schedule, clientId: client, scheduleKey: key }], scope: html`<code><${Plain} text=${`${client}/${key}`} /></code>` });
+  const link = (/** @type {string} */ name) => href("/schedule", { client, key, tab: name });
+  const begin = (/** @type {Action} */ action) => setBulk({ action, items: [{ ...schedule, clientId: client, scheduleKey: key }], scope: html`<code><${Plain} text=${`${client}/${key}`} /></code>` });
   const refresh = () => Promise.all([one.refresh(), why.refresh()]);
   return html`
     <p class="crumbs"><a href=${href("/schedules", { client })}>${client}</a> /</p>
     <div class="head"><h1 tabindex="-1"><${Plain} text=${key} /></h1>
       ${schedule && html`<${Actions} schedule=${schedule} me=${me} client=${client} pathless=${!fitsPath(key)} onAct=${begin} onChange=${setChange} />`}</div>
     <${View} of=${one} off=${null}>
-      ${schedule && html`
+      ${one.data && schedule && html`
         <${AsOf} of=${one} live readUnits=${one.data.units} />
         <${Why} why=${why.data} schedule=${schedule} />
         <nav class="tabs" aria-label="Parts of this schedule">${TABS.map(([name, text]) =>
@@ -78,21 +86,29 @@ export function SchedulePage({ params }) {
   `;
 }
 
-/** A schedule, and its content as it was written. */
+/**
+ * A schedule, and its content as it was written.
+ * @param {string} client @param {string} key @param {AbortSignal} signal
+ * @returns {Promise<Entry & {units: number | null}>}
+ */
 async function read(client, key, signal) {
   if (fitsPath(key)) {
     const answer = await call("GET", schedulePath(client, key), { signal });
-    return { schedule: answer.data, etag: answer.etag, data: memberText(answer.text, ["taskData"]), units: answer.readUnits };
+    return { schedule: answer.data, etag: /** @type {string} */ (answer.etag), data: memberText(answer.text, ["taskData"]), units: answer.readUnits };
   }
   const answer = await call("POST", "/schedules/get", { body: { schedules: [{ clientId: client, scheduleKey: key }] }, signal });
-  const [result] = answer.data.results;
-  if (result.status !== 200) throw new ApiError({ status: result.status, problem: result });
+  const [result] = /** @type {[Api.ItemDocument]} */ (answer.data.results);
+  if (result.status !== 200) throw new ApiError({ status: result.status, problem: /** @type {any} */ (result) });
   return {
     schedule: result.schedule, etag: `"${result.schedule.version}"`, units: answer.readUnits,
     data: memberText(answer.text, ["results", 0, "schedule", "taskData"]),
   };
 }
 
+/**
+ * @param {{schedule: Api.ScheduleDocument, me: Api.MeDocument | null, client: string, pathless: boolean,
+ *          onAct: (action: Action) => void, onChange: (what: "move" | "change") => void}} props
+ */
 function Actions({ schedule, me, client, pathless, onAct, onChange }) {
   const pending = schedule.status === "pending" ? null : `it is ${schedule.status}`;
   const failed = schedule.status === "failed" ? null : "only what has failed can be retried";
@@ -111,8 +127,10 @@ function Actions({ schedule, me, client, pathless, onAct, onChange }) {
   </div>`;
 }
 
+/** @type {Record<string, string>} */
 const WHY_CLASS = { paused: "warn", shard_without_owner: "bad", shard_behind: "warn", destination_waits: "warn", retry: "warn" };
 
+/** @param {{why: WhyAnswer | null, schedule: Api.ScheduleDocument}} props */
 function Why({ why, schedule }) {
   const state = html`<${Status} value=${schedule.status} />`;
   if (!why?.reason) {
@@ -122,9 +140,9 @@ function Why({ why, schedule }) {
     <p>${state} · <strong><${Plain} text=${why.text} /></strong></p>
     ${why.advice && html`<p><${Plain} text=${why.advice} /></p>`}
     ${why.reason === "not_due" && html`<p>Due <${Time} ms=${why.scheduleTime} /></p>`}
-    ${why.paused && html`<p>The ${why.paused.kind} <strong>${why.paused.name}</strong> is paused since <${Time} ms=${why.paused.since} />. <a href=${href("/destinations")}>Pauses</a></p>`}
-    ${why.lagMs !== undefined && html`<p>Its shard is ${lengthText(why.lagMs)} behind. <a href=${href("/cluster")}>Shard ${why.shard}</a></p>`}
-    ${why.destination && html`<p>${why.destination.topic}: ${String(why.destination.reason).replaceAll("_", " ")}${why.destination.since !== undefined && html`, since <${Time} ms=${why.destination.since} />`}${why.destination.nextProbeAt !== undefined && html`; next try <${Time} ms=${why.destination.nextProbeAt} />`}</p>`}
+    ${why.paused && html`<p>The ${why.paused.kind} <strong>${why.paused.name}</strong> is paused since <${Time} ms=${why.paused.since} /> <a href=${href("/destinations")}>See what is paused</a></p>`}
+    ${why.lagMs !== undefined && html`<p>Its shard is ${lengthText(why.lagMs)} behind. <a href=${href("/cluster", { shard: why.shard })}>Shard ${why.shard}</a></p>`}
+    ${why.destination && html`<p>${why.destination.topic}: ${String(why.destination.reason).replaceAll("_", " ")}${why.destination.nextProbeAt !== undefined && html`; next try <${Time} ms=${why.destination.nextProbeAt} />`}</p>`}
     ${why.retry && html`<p>${plural(why.retry.attempts, "attempt")} so far; next <${Time} ms=${why.retry.nextAt} /></p>`}
     ${why.behind && html`<p>First of its lane: ${why.behind.scheduleKey === undefined
       ? "another client's schedule"
@@ -136,17 +154,20 @@ function Why({ why, schedule }) {
   </section>`;
 }
 
+/** @param {{schedule: Api.ScheduleDocument}} props */
 function End({ schedule }) {
   const { delivered, failed } = schedule;
   return html`
     ${delivered && html`<p>Delivered <${Time} ms=${delivered.at} />, ${lengthText(delivered.latenessMs)} after its time, to <${Place} of=${delivered} /></p>`}
-    ${failed && html`<p>Given up <${Time} ms=${failed.at} /> after ${plural(failed.attempts, "attempt")}: <strong><${Plain} text=${failed.reason} /></strong>. <a href=${href("/dead-letters")}>Dead letters</a></p>`}`;
+    ${failed && html`<p>Given up <${Time} ms=${failed.at} /> after ${plural(failed.attempts, "attempt")}: <strong><${Plain} text=${failed.reason} /></strong> · <a href=${href("/dead-letters")}>Dead letters</a></p>`}`;
 }
 
+/** @param {{of: Api.DeliveredDocument}} props */
 const Place = ({ of }) => html`<${RecordPlace} topic=${of.topic} partition=${of.partition} offset=${of.offset} />`;
 
+/** @param {{schedule: Api.ScheduleDocument, client: string, entry: Entry}} props */
 function Overview({ schedule, client, entry }) {
-  const { delivery = {}, delivered, failed } = schedule;
+  const { delivery = /** @type {Partial<Api.DeliveryDocument>} */ ({}), delivered, failed } = schedule;
   const headers = Object.entries(delivery.headers ?? {});
   return html`<div class="columns">
     <section class="card" aria-labelledby="facts-title"><h2 id="facts-title">What was asked for</h2>
@@ -166,14 +187,16 @@ function Overview({ schedule, client, entry }) {
       <ol class="timeline">
         ${schedule.createdAt !== undefined && html`<li><strong>Accepted</strong><br /><${Time} ms=${schedule.createdAt} /></li>`}
         ${schedule.version > 1 && html`<li><strong>Changed</strong><br />now version ${schedule.version}; <a href=${href("/schedule", { client, key: schedule.scheduleKey, tab: "history" })}>the history</a> has each time that it was moved from</li>`}
-        <li class=${schedule.status === "pending" ? "ahead" : ""}><strong>Due</strong><br /><${Time} ms=${schedule.scheduleTime} /></li>
+        <li class=${schedule.status === "pending" && schedule.scheduleTime > now() ? "ahead" : ""}><strong>Due</strong><br /><${Time} ms=${schedule.scheduleTime} /></li>
         ${delivered && html`<li class="good"><strong>Delivered</strong> ${lengthText(delivered.latenessMs)} later<br /><${Time} ms=${delivered.at} /><br /><${Place} of=${delivered} /></li>`}
+        ${schedule.status === "pending" && schedule.scheduleTime <= now() && html`<li class="ahead"><strong>Not delivered yet</strong><br />above is why</li>`}
         ${failed && html`<li class="bad"><strong>Given up</strong>: <${Plain} text=${failed.reason} />, ${plural(failed.attempts, "attempt")}<br /><${Time} ms=${failed.at} /></li>`}
         ${schedule.status === "cancelled" && html`<li class="bad"><strong>Cancelled</strong><br /><a href=${href("/schedule", { client, key: schedule.scheduleKey, tab: "history" })}>when</a></li>`}
       </ol></section>
   </div>`;
 }
 
+/** @param {{entry: Entry, schedule: Api.ScheduleDocument, name: string}} props */
 export function Content({ entry, schedule, name }) {
   const headers = Object.entries(schedule.delivery?.headers ?? {});
   return html`<section class="card" aria-labelledby="data-title"><h2 id="data-title">Content</h2>
@@ -182,6 +205,7 @@ export function Content({ entry, schedule, name }) {
       <${Headers} headers=${headers} /></section>`;
 }
 
+/** @param {{text: string | null, encoding?: string, redacted?: boolean, name?: string}} props */
 export function TaskData({ text, encoding, redacted, name = "content" }) {
   if (redacted) return html`<p class="muted">Content is not shown to you.</p>`;
   if (text === null) return html`<p class="muted">The stored content could not be read.</p>`;
@@ -189,18 +213,21 @@ export function TaskData({ text, encoding, redacted, name = "content" }) {
   return html`<${Json} text=${text} name=${`${name}.json`} />`;
 }
 
+/** @param {{headers: [string, string | null][]}} props */
 export function Headers({ headers }) {
   if (headers.length === 0) return html`<p class="muted">None.</p>`;
   return html`<dl class="facts">${headers.map(([name, value]) => html`<dt><code><${Plain} text=${name} /></code></dt>
     <dd>${name.toLowerCase() === "traceparent" && value !== null ? html`<${TraceLink} traceparent=${value} />` : value === null ? html`<span class="muted">not shown to you</span>` : html`<code><${Plain} text=${value} lines /></code>`}</dd>`)}</dl>`;
 }
 
+/** @param {{client: string, keyName: string}} props */
 function History({ client, keyName }) {
   const past = useResource(JSON.stringify(["history", client, keyName]), async (signal) => {
     if (!fitsPath(keyName)) throw new ApiError({ status: 404, problem: { title: "No history", detail: "A browser cannot name this key in a path; ask with curl --path-as-is." } });
     const answer = await call("GET", schedulePath(client, keyName, "/history"), { query: { taskData: "text" }, signal });
     return { rows: answer.data.schedules.map((row, number) => ({ ...row, number })), cursor: answer.data.cursor };
   });
+  /** @type {Column<Api.PastDocument>[]} */
   const columns = [
     { id: "ended", label: "Ended", head: true, cell: (row) => html`<${Time} ms=${row.endedAt} />` },
     { id: "status", label: "As", cell: (row) => html`<${Status} value=${row.status} />` },
@@ -211,23 +238,27 @@ function History({ client, keyName }) {
     { id: "version", label: "Version", className: "number", cell: (row) => row.version ?? "" },
   ];
   return html`<${View} of=${past}>
-    ${past.data?.rows.length > 0
-      ? html`<${Table} caption=${`All that the key ${keyName} had, newest first`} columns=${columns} rows=${past.data.rows} keyOf=${(row) => `${row.number}`} />
+    ${past.data !== null && past.data.rows.length > 0
+      ? html`<${Table} caption=${`All that the key ${keyName} had, newest first`} columns=${columns} rows=${past.data.rows} keyOf=${(/** @type {{number: number}} */ row) => `${row.number}`} />
         ${past.data.cursor && html`<p class="muted">Only the newest ${past.data.rows.length} are shown.</p>`}`
       : html`<p class="muted">Nothing has ended under this key, or its retention has.</p>`}
   <//>`;
 }
 
+/** @param {{entry: Entry, client: string, keyName: string}} props */
 function Curl({ entry, client, keyName }) {
   const path = `${schedulePath(client, keyName)}`;
   const create = createText(entry.schedule, entry.data);
-  return html`<div class="columns">
+  return html`<div class="view">
     ${[["Show it", curlText("GET", path)], ["Why it waits", curlText("GET", `${path}/why`)], ["Cancel it", curlText("DELETE", path)], ["Create the same", curlText("POST", "/schedule", create)]].map(([title, text]) =>
       html`<section class="card"><div class="head"><h2>${title}</h2><${Copy} text=${text} /></div><pre tabindex="0" role="group" aria-label=${title}><${Plain} text=${text} lines /></pre></section>`)}
   </div>`;
 }
 
-/** The create that makes a schedule again: JSON with the content as it was written. */
+/**
+ * The create that makes a schedule again: JSON with the content as it was written.
+ * @param {Api.ScheduleDocument} schedule @param {string | null} data
+ */
 export function createText(schedule, data) {
   const { clientId, scheduleKey, orderingKey, scheduleTime, delivery, taskDataEncoding } = schedule;
   return withData({
@@ -236,7 +267,7 @@ export function createText(schedule, data) {
   }, data);
 }
 
-/** A document as JSON, with a text as its `taskData`; null leaves it out. */
+/** A document as JSON, with a text as its `taskData`; null leaves it out. @param {object} document @param {string | null} data */
 export function withData(document, data) {
   const text = JSON.stringify(document);
   const whole = data === null ? text : `${text.slice(0, -1)}${text === "{}" ? "" : ","}"taskData":${data}}`;

@@ -2,18 +2,22 @@
 import { html, useEffect, useMemo, useState } from "../lib.js";
 import { CANCEL, FIRE, RETRY } from "../parts/actions.js";
 import { Bulk } from "../parts/bulk.js";
-import { Act, Choice, TextField, curlText, say } from "../parts/form.js";
+import { Act, Choice, TextField, say } from "../parts/form.js";
 import { AsOf, Nothing, View } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { Plain, Status, plural } from "../parts/text.js";
 import { Time, instantOf, lengthText, wallInput } from "../parts/time.js";
 import { ClientChips, ClientField } from "../parts/clients.js";
 import { call } from "../state/api.js";
+import { now } from "../state/clock.js";
 import { useHold, useResource } from "../state/poll.js";
 import { lastClient, rememberClient, useZone } from "../state/prefs.js";
 import { missing, useMe } from "../state/session.js";
 import { useStore } from "../state/store.js";
-import { go, href, setParams } from "../state/url.js";
+import { href, setParams } from "../state/url.js";
+
+/** @import { Action, Asked } from "../parts/bulk.js" */
+/** @import { Column } from "../parts/table.js" */
 
 const PAGE = 50;
 const EVERY_MS = 5_000;
@@ -21,17 +25,38 @@ const EVERY_MS = 5_000;
 const GET_MAX = 40;
 export const STATUSES = [["", "any"], ["pending", "pending"], ["delivered", "delivered"], ["failed", "failed"], ["cancelled", "cancelled"]];
 
+/** @typedef {Omit<Api.UpcomingScheduleDocument, "status"> & {status: string}} AnyRow */
+/** @typedef {Api.ScheduleDocument} Row */
+/** @typedef {ReturnType<typeof queryOf>} Query */
+/**
+ * @typedef {object} Rows
+ * @property {Row[]} rows
+ * @property {Row[]} waiting new ones, which are not shown yet
+ * @property {string | null} cursor
+ * @property {Set<string>} changed keys of rows that were changed by the last refresh
+ * @property {number | null} units
+ * @property {number} walked pages that were read
+ */
+/** @typedef {{rows: Row[], cursor: string | null, units: number | null}} Answer */
+
+/** Pending, though it was due a while ago: its page says why. */
+const OVERDUE_MS = 5_000;
+/** @param {AnyRow} row */
+const isOverdue = (row) => row.status === "pending" && row.scheduleKey !== undefined && row.jobId === undefined && row.scheduleTime < now() - OVERDUE_MS;
+
+/** @param {{clientId: string, scheduleKey: string}} row */
 export const keyOf = (row) => `${row.clientId}/${row.scheduleKey}`;
 
+/** @type {(options?: {client?: boolean, nameless?: string | boolean}) => Column<AnyRow>[]} */
 export const columns = ({ client = false, nameless = false } = {}) => [
-  ...(client ? [{ id: "client", label: "Client", cell: (row) => html`<a href=${href("/schedules", { client: row.clientId })}>${row.clientId}</a>` }] : []),
+  ...(client ? [{ id: "client", label: "Client", cell: (/** @type {AnyRow} */ row) => html`<a href=${href("/schedules", { client: row.clientId })}>${row.clientId}</a>` }] : []),
   {
     id: "key", label: "Key", head: true, className: "key",
     cell: (row) => row.jobId !== undefined
       ? html`<a href=${href("/job", { client: row.clientId, job: row.jobId })}><${Plain} text=${row.jobId} /></a> <span class="muted">job</span>`
       : html`<a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}><${Plain} text=${row.scheduleKey ?? nameless} /></a>`,
   },
-  { id: "status", label: "Status", cell: (row) => html`<${Status} value=${row.status} />` },
+  { id: "status", label: "Status", cell: (row) => html`<div><${Status} value=${row.status} />${isOverdue(row) && html` <a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}>why?<span class="sr-only"> ${row.scheduleKey} is overdue</span></a>`}</div>` },
   { id: "due", label: "Due", sorts: true, cell: (row) => html`<${Time} ms=${row.scheduleTime} />` },
   { id: "topic", label: "Topic", cell: (row) => row.delivery?.topic ?? "–" },
   { id: "ordering", label: "Ordering key", cell: (row) => row.orderingKey === row.scheduleKey ? html`<span class="muted">its key</span>` : row.orderingKey !== undefined && html`<${Plain} text=${row.orderingKey} />` },
@@ -39,6 +64,7 @@ export const columns = ({ client = false, nameless = false } = {}) => [
   { id: "lateness", label: "Lateness", className: "number", cell: (row) => row.delivered ? lengthText(row.delivered.latenessMs) : "" },
 ];
 
+/** @param {URLSearchParams} params */
 export function queryOf(params) {
   return {
     clientId: params.get("client") ?? "",
@@ -51,19 +77,20 @@ export function queryOf(params) {
   };
 }
 
+/** @param {{params: URLSearchParams}} props */
 export function SchedulesPage({ params }) {
   const query = queryOf(params);
   const me = useMe();
   const last = useStore(lastClient);
-  const [selected, setSelected] = useState(new Set());
-  const [bulk, setBulk] = useState(/** @type {any} */ (null));
+  const [selected, setSelected] = useState(/** @type {Set<string>} */ (new Set()));
+  const [bulk, setBulk] = useState(/** @type {Asked | null} */ (null));
   const [more, setMore] = useState(false);
   const key = query.clientId ? JSON.stringify(["schedules", query]) : null;
   useEffect(() => setSelected(new Set()), [key]);
   useEffect(() => rememberClient(query.clientId), [query.clientId]);
   useHold(selected.size > 0);
 
-  const list = useResource(key, async (signal, before) => {
+  const list = useResource(key, async (signal, /** @type {Rows | null} */ before) => {
     const answer = await page(query, null, signal);
     if (before === null) return { rows: answer.rows, cursor: answer.cursor, waiting: [], changed: new Set(), units: answer.units, walked: 1 };
     return await updated(before, answer, signal);
@@ -72,13 +99,13 @@ export function SchedulesPage({ params }) {
   const next = async () => {
     setMore(true);
     try {
-      const answer = await page(query, list.data.cursor, undefined);
+      const answer = await page(query, list.data?.cursor ?? null, undefined);
       list.edit((data) => ({
         ...data, cursor: answer.cursor, walked: data.walked + 1, units: answer.units,
         rows: [...data.rows, ...answer.rows.filter((row) => !data.rows.some((each) => keyOf(each) === keyOf(row)))],
       }));
     } catch (error) {
-      say(`The next page could not be read: ${error.message}`);
+      say(`The next page could not be read: ${/** @type {Error} */ (error).message}`);
     } finally {
       setMore(false);
     }
@@ -88,10 +115,11 @@ export function SchedulesPage({ params }) {
   const rows = list.data?.rows ?? [];
   const chosen = rows.filter((row) => selected.has(keyOf(row)));
   const client = query.clientId;
-  const begin = (action, all) => setBulk({
+  const begin = (/** @type {Action} */ action, /** @type {boolean} */ all) => setBulk({
     action, items: all ? null : chosen,
-    walk: all ? (signal) => walk(query, signal) : undefined,
-    scope: all ? filterText(query) : `selected schedules of ${client}`,
+    // Without a filter by status an action is meant for what it can act on.
+    walk: all ? (signal) => walk({ ...query, status: query.status || statusOf(action) }, signal) : undefined,
+    scope: all ? filterText({ ...query, status: query.status || statusOf(action) }) : `selected schedules of ${client}`,
   });
 
   return html`
@@ -106,10 +134,10 @@ export function SchedulesPage({ params }) {
       <pre tabindex="0" role="group" aria-label="Example">${EXAMPLE}</pre><//>`}
     ${key !== null && html`<${View} of=${list} off=${html`<p>Each schedule can be had by its key: <a href=${href("/search")}>search for client/key</a>. What is due next is under Upcoming.</p>`}>
       <${AsOf} of=${list} live readUnits=${list.data?.units} />
-      ${list.data?.waiting.length > 0 && html`<p class="waiting"><button type="button" onClick=${showNew}>${plural(list.data.waiting.length, "new one")}, show</button></p>`}
-      <${ActionBar} chosen=${chosen} me=${me} client=${client} onAct=${begin} onNone=${() => setSelected(new Set())} any=${rows.length > 0} />
-      ${rows.length > 0 && html`<${Table} caption=${`Schedules of ${client}`} columns=${columns()} rows=${rows} keyOf=${keyOf} nameOf=${(row) => row.scheduleKey}
-        selected=${selected} onSelect=${setSelected} sort=${{ by: "due", order: "asc" }} changed=${list.data.changed} />`}
+      ${list.data !== null && list.data.waiting.length > 0 && html`<p class="waiting"><button type="button" onClick=${showNew}>${plural(list.data.waiting.length, "new one")}, show</button></p>`}
+      <${ActionBar} chosen=${chosen} me=${me} client=${client} query=${query} onAct=${begin} onNone=${() => setSelected(new Set())} any=${rows.length > 0} />
+      ${rows.length > 0 && html`<${Table} caption=${`Schedules of ${client}`} columns=${columns()} rows=${rows} keyOf=${keyOf} nameOf=${(/** @type {Row} */ row) => row.scheduleKey}
+        selected=${selected} onSelect=${setSelected} sort=${{ by: "due", order: "asc" }} changed=${list.data?.changed} />`}
       ${rows.length === 0 && list.data?.cursor === null && html`<${Empty} query=${query} />`}
       ${list.data?.cursor && html`<div class="more">
         ${rows.length === 0 && html`<p role="status">Looked at ${plural(list.data.walked, "page")} of the list: none matches so far.</p>`}
@@ -126,12 +154,16 @@ export function SchedulesPage({ params }) {
   `;
 }
 
+/** @param {Action} action */
+const statusOf = (action) => (action === RETRY ? "failed" : "pending");
+
 const EXAMPLE = `curl ${window.location.origin}/schedule -H 'content-type: application/json' -d '{
   "clientId": "shop", "scheduleKey": "order-1", "scheduleTime": "2030-01-31T12:00:00Z",
   "taskData": {"order": 1}, "delivery": {"topic": "orderTopic"}}'`;
 
+/** @param {{query: Query}} props */
 function Empty({ query }) {
-  const filtered = ["status", "topic", "orderingKey", "dueFrom", "dueTo"].some((name) => query[name]);
+  const filtered = /** @type {const} */ (["status", "topic", "orderingKey", "dueFrom", "dueTo"]).some((name) => query[name]);
   if (filtered) {
     return html`<${Nothing} title="No schedule matches these filters.">
       <p><a href=${href("/schedules", { client: query.clientId })}>Clear the filters</a></p><//>`;
@@ -141,20 +173,29 @@ function Empty({ query }) {
     <pre tabindex="0" role="group" aria-label="Example">${EXAMPLE.replace('"shop"', () => JSON.stringify(query.clientId))}</pre><//>`;
 }
 
+/** @param {Query} query */
 function filterText(query) {
   const parts = Object.entries(query).filter(([name, value]) => value && name !== "clientId" && name !== "order").map(([name, value]) => `${name} ${value}`);
   return `all schedules of ${query.clientId}${parts.length ? ` with ${parts.join(", ")}` : ""}`;
 }
 
-function ActionBar({ chosen, me, client, onAct, onNone, any }) {
+/**
+ * @param {{chosen: Row[], me: Api.MeDocument | null, client: string, query: Query, onNone: () => void, any: boolean,
+ *          onAct: (action: Action, all: boolean) => void}} props
+ */
+function ActionBar({ chosen, me, client, query, onAct, onNone, any }) {
   if (!any) return null;
   const cancel = missing(me, "cancel", { client });
   const fire = missing(me, ["operate", "create"], { client });
-  const none = (why, status) => why ?? (chosen.some((row) => row.status === status) ? null : `none of the selected is ${status}`);
+  const filter = query.status || null;
+  const every = (/** @type {string | null} */ why, /** @type {string} */ status) => why ?? (filter === null || filter === status ? null : `the filter shows what is ${filter}`);
+  const none = (/** @type {string | null} */ why, /** @type {string} */ status) => why ?? (chosen.some((row) => row.status === status) ? null : `none of the selected is ${status}`);
   return html`<div class=${`action-bar ${chosen.length ? "on" : ""}`} role="group" aria-label="Actions on the selected">
     ${chosen.length === 0
-      ? html`<span class="muted">Select rows to act on them, or act on</span>
-        <${Act} className="small" why=${cancel} data-actions onClick=${() => onAct(CANCEL, true)}>all that match: cancel…<//>`
+      ? html`<span class="muted">Select rows to act on them; or act on all that match:</span>
+        <${Act} className="small" why=${every(cancel, "pending")} data-actions onClick=${() => onAct(CANCEL, true)}>Cancel all…<//>
+        <${Act} className="small" why=${every(fire, "pending")} onClick=${() => onAct(FIRE, true)}>Fire all now…<//>
+        <${Act} className="small" why=${every(fire, "failed")} onClick=${() => onAct(RETRY, true)}>Retry all…<//>`
       : html`<strong aria-live="polite">${chosen.length} selected</strong>
         <${Act} why=${none(cancel, "pending")} data-actions onClick=${() => onAct(CANCEL, false)}>Cancel…<//>
         <${Act} why=${none(fire, "pending")} onClick=${() => onAct(FIRE, false)}>Fire now…<//>
@@ -163,15 +204,16 @@ function ActionBar({ chosen, me, client, onAct, onNone, any }) {
   </div>`;
 }
 
+/** @param {{params: URLSearchParams}} props */
 function Filters({ params }) {
   const zone = useZone();
   const start = useMemo(() => valuesOf(params, zone), [params, zone]);
   const [values, setValues] = useState(start);
   useEffect(() => setValues(start), [start]);
-  const set = (name) => (value) => setValues({ ...values, [name]: value });
-  const submit = (event) => {
+  const set = (/** @type {keyof typeof values} */ name) => (/** @type {string} */ value) => setValues({ ...values, [name]: value });
+  const submit = (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    const instant = (wall) => instantOf({ wall, zone, choice: 0 });
+    const instant = (/** @type {string} */ wall) => instantOf({ wall, zone, choice: 0 });
     setParams({
       client: values.client.trim(), status: values.status, topic: values.topic.trim(), ordering: values.ordering,
       from: instant(values.from), to: instant(values.to),
@@ -191,8 +233,9 @@ function Filters({ params }) {
   </form>`;
 }
 
+/** @param {URLSearchParams} params @param {string} zone */
 function valuesOf(params, zone) {
-  const wall = (name) => (/^\d+$/.test(params.get(name) ?? "") ? wallInput(Number(params.get(name)), zone) : "");
+  const wall = (/** @type {string} */ name) => (/^\d+$/.test(params.get(name) ?? "") ? wallInput(Number(params.get(name)), zone) : "");
   return {
     client: params.get("client") ?? "", status: params.get("status") ?? "", topic: params.get("topic") ?? "",
     ordering: params.get("ordering") ?? "", from: wall("from"), to: wall("to"),
@@ -201,20 +244,28 @@ function valuesOf(params, zone) {
 
 // --- reading
 
+/**
+ * @param {Query} query @param {string | null} cursor @param {AbortSignal} [signal]
+ * @returns {Promise<Answer>}
+ */
 async function page(query, cursor, signal, limit = PAGE) {
   const answer = await call("GET", "/schedules", { query: { ...query, fields: "summary", limit, cursor }, signal });
   return { rows: answer.data.schedules, cursor: answer.data.cursor, units: answer.readUnits };
 }
 
+/** @param {Query} query @param {AbortSignal} signal */
 async function* walk(query, signal) {
+  /** @type {string | null} */
   let cursor = null;
   do {
+    /** @type {Answer} */
     const answer = await page(query, cursor, signal, 1_000);
     yield answer.rows;
     cursor = answer.cursor;
   } while (cursor !== null);
 }
 
+/** @param {Row[]} rows @param {string | null} order */
 function inOrder(rows, order) {
   const sign = order === "desc" ? -1 : 1;
   return rows.sort((a, b) => sign * (a.scheduleTime - b.scheduleTime));
@@ -223,6 +274,8 @@ function inOrder(rows, order) {
 /**
  * The rows on screen, changed in place: none moves and none goes away under the reader's hand; new ones wait. A row that the
  * list no longer has (its state no longer matches) is asked for by its key.
+ * @param {Rows} before @param {Answer} answer @param {AbortSignal} signal
+ * @returns {Promise<Rows>}
  */
 async function updated(before, answer, signal) {
   const fresh = new Map(answer.rows.map((row) => [keyOf(row), row]));
@@ -231,6 +284,7 @@ async function updated(before, answer, signal) {
   if (others.length > 0) {
     for (const row of await present(others, signal)) fresh.set(keyOf(row), row);
   }
+  /** @type {Set<string>} */
   const changed = new Set();
   const rows = before.rows.map((row) => {
     const now = fresh.get(keyOf(row));
@@ -246,19 +300,23 @@ async function updated(before, answer, signal) {
 
 /** Keys of the rows that are within the window. */
 function rowsOnScreen() {
-  const rows = [...document.querySelectorAll("main tbody tr")].filter((row) => {
+  const rows = [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("main tbody tr"))].filter((row) => {
     const { top, bottom } = row.getBoundingClientRect();
     return bottom > 0 && top < window.innerHeight;
   });
   return new Set(rows.map((row) => row.dataset.key));
 }
 
-/** Whether a row would stand among those on screen; beyond their end it comes with "show more". */
+/**
+ * Whether a row would stand among those on screen; beyond their end it comes with "show more".
+ * @param {Row} row @param {Rows} shown
+ */
 function withinShown(row, { rows, cursor }) {
   return cursor === null || rows.length === 0 || row.scheduleTime <= rows[rows.length - 1].scheduleTime;
 }
 
 let saidAt = 0;
+/** @param {Row[]} rows @param {Set<string>} changed */
 function announce(rows, changed) {
   const delivered = rows.filter((row) => changed.has(keyOf(row)) && row.status === "delivered").length;
   if (delivered === 0 || Date.now() - saidAt < 10_000) return;
@@ -266,8 +324,9 @@ function announce(rows, changed) {
   say(`${delivered} of these ${rows.length} ${delivered === 1 ? "was" : "were"} delivered`);
 }
 
+/** @param {Row[]} rows @param {AbortSignal} signal */
 async function present(rows, signal) {
   const schedules = rows.map(({ clientId, scheduleKey }) => ({ clientId, scheduleKey }));
   const answer = await call("POST", "/schedules/get", { query: { fields: "summary" }, body: { schedules }, signal });
-  return answer.data.results.filter((each) => each.status === 200).map((each) => each.schedule);
+  return answer.data.results.filter((each) => each.status === 200).map((each) => /** @type {Api.ItemDocument} */ (each).schedule);
 }

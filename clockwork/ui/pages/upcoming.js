@@ -15,21 +15,36 @@ import { missing, useMe } from "../state/session.js";
 import { href, setParams } from "../state/url.js";
 import { columns } from "./schedules.js";
 
+/** @import { Action, Asked } from "../parts/bulk.js" */
+
 const PAGE = 100;
 const EVERY_MS = 10_000;
+/** @typedef {Omit<Api.UpcomingScheduleDocument, "status"> & {status: string}} Row the status may also be "left the queue" */
+/**
+ * @typedef {object} Upcoming
+ * @property {Row[]} rows
+ * @property {Row[]} waiting
+ * @property {Set<string>} gone keys of rows that have left the front
+ * @property {string | null} cursor
+ * @property {number} lookedAt
+ * @property {number | null} units
+ */
+
+/** @param {Row} row */
 const keyOf = (row) => (row.runId !== undefined ? `${row.clientId}/job/${row.jobId}/${row.runId}` : `${row.clientId}/${row.scheduleKey}`);
 const COLUMNS = columns({ client: true }).map((each) => ({ ...each, sorts: false })).filter((each) => each.id !== "lateness");
 
+/** @param {{params: URLSearchParams}} props */
 export function UpcomingPage({ params }) {
   const query = { clientId: params.get("client"), topic: params.get("topic"), dueFrom: params.get("from"), dueTo: params.get("to") };
   const me = useMe();
-  const [selected, setSelected] = useState(new Set());
-  const [bulk, setBulk] = useState(/** @type {any} */ (null));
+  const [selected, setSelected] = useState(/** @type {Set<string>} */ (new Set()));
+  const [bulk, setBulk] = useState(/** @type {Asked | null} */ (null));
   const [more, setMore] = useState(false);
   const key = JSON.stringify(["upcoming", query]);
   useEffect(() => setSelected(new Set()), [key]);
   useHold(selected.size > 0);
-  const list = useResource(key, async (signal, before) => {
+  const list = useResource(key, async (signal, /** @type {Upcoming | null} */ before) => {
     const answer = await call("GET", "/upcoming", { query: { ...query, limit: PAGE }, signal });
     const { schedules, cursor, lookedAt } = answer.data;
     const base = { cursor, lookedAt, units: answer.readUnits };
@@ -44,10 +59,10 @@ export function UpcomingPage({ params }) {
   const next = async () => {
     setMore(true);
     try {
-      const { data } = await call("GET", "/upcoming", { query: { ...query, limit: PAGE, cursor: list.data.cursor } });
+      const { data } = await call("GET", "/upcoming", { query: { ...query, limit: PAGE, cursor: list.data?.cursor } });
       list.edit((before) => ({ ...before, cursor: data.cursor, lookedAt: before.lookedAt + data.lookedAt, rows: [...before.rows, ...data.schedules.filter((row) => !before.rows.some((each) => keyOf(each) === keyOf(row)))] }));
     } catch (error) {
-      say(`The next page could not be read: ${error.message}`);
+      say(`The next page could not be read: ${/** @type {Error} */ (error).message}`);
     } finally {
       setMore(false);
     }
@@ -56,11 +71,11 @@ export function UpcomingPage({ params }) {
     ...data, gone: new Set(), waiting: [],
     rows: [...data.rows.filter((row) => !data.gone.has(keyOf(row))), ...data.waiting].sort((a, b) => a.scheduleTime - b.scheduleTime),
   }));
-  const rows = (list.data?.rows ?? []).map((row) => (list.data.gone.has(keyOf(row)) ? { ...row, status: "left the queue" } : row));
+  const rows = (list.data?.rows ?? []).map((row) => (list.data?.gone.has(keyOf(row)) ? { ...row, status: "left the queue" } : row));
   const chosen = rows.filter((row) => selected.has(keyOf(row)));
   const acting = chosen.filter((row) => row.jobId === undefined);
-  const scopeOf = (right) => acting.map((row) => missing(me, right, { client: row.clientId })).find(Boolean) ?? (acting.length === 0 ? "runs of jobs are stopped at their job" : null);
-  const begin = (action) => setBulk({ action, items: acting, scope: "selected schedules" });
+  const scopeOf = (/** @type {string | string[]} */ right) => acting.map((row) => missing(me, right, { client: row.clientId })).find(Boolean) ?? (acting.length === 0 ? "runs of jobs are stopped at their job" : null);
+  const begin = (/** @type {Action} */ action) => setBulk({ action, items: acting, scope: "selected schedules" });
   const waiting = (list.data?.waiting.length ?? 0) + (list.data?.gone.size ?? 0);
   return html`
     <h1 tabindex="-1">Upcoming</h1>
@@ -86,16 +101,17 @@ export function UpcomingPage({ params }) {
     }} />`}`;
 }
 
+/** @param {{params: URLSearchParams}} props */
 function Filters({ params }) {
   const zone = useZone();
   const start = useMemo(() => {
-    const wall = (name) => (/^\d+$/.test(params.get(name) ?? "") ? wallInput(Number(params.get(name)), zone) : "");
+    const wall = (/** @type {string} */ name) => (/^\d+$/.test(params.get(name) ?? "") ? wallInput(Number(params.get(name)), zone) : "");
     return { client: params.get("client") ?? "", topic: params.get("topic") ?? "", from: wall("from"), to: wall("to") };
   }, [params, zone]);
   const [values, setValues] = useState(start);
   useEffect(() => setValues(start), [start]);
-  const set = (name) => (value) => setValues({ ...values, [name]: value });
-  const instant = (wall) => instantOf({ wall, zone, choice: 0 });
+  const set = (/** @type {keyof typeof values} */ name) => (/** @type {string} */ value) => setValues({ ...values, [name]: value });
+  const instant = (/** @type {string} */ wall) => instantOf({ wall, zone, choice: 0 });
   return html`<form class="filters" aria-label="Filters" onSubmit=${(event) => {
     event.preventDefault();
     setParams({ client: values.client.trim(), topic: values.topic.trim(), from: instant(values.from), to: instant(values.to) }, { replace: false });

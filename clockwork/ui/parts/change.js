@@ -3,46 +3,64 @@ import { html, useMemo, useState } from "../lib.js";
 import { ApiError, call, schedulePath } from "../state/api.js";
 import { useZone } from "../state/prefs.js";
 import { Dialog } from "./dialog.js";
-import { Act, Choice, Field, TextField, say } from "./form.js";
+import { Act, Choice, Field, TextField, headersOf, headersText, say } from "./form.js";
 import { pretty, treeOf } from "./json.js";
 import { Details } from "./states.js";
+import { Plain } from "./text.js";
 import { ZonedTime, instantOf, lengthText, rfc3339, wallInput } from "./time.js";
 
+/** @import { WallTime } from "./time.js" */
+
+/** @type {[string, number][]} */
 const STEPS = [["15 min later", 900_000], ["1 h later", 3_600_000], ["1 day later", 86_400_000]];
 
+/**
+ * @typedef {object} Entry a schedule as it was read
+ * @property {Api.ScheduleDocument} schedule
+ * @property {string | null} data the text of its content; null: it is not known
+ * @property {string} etag
+ */
+
+/**
+ * @param {{what: "move" | "change", entry: Entry, client: string, keyName: string, onClose: (done: boolean) => void}} props
+ */
 export function Change({ what, entry, client, keyName, onClose }) {
   const { schedule, etag, data } = entry;
   const zone = useZone();
   const start = useMemo(() => ({ wall: wallInput(schedule.scheduleTime, zone), zone }), []);
-  const [time, setTime] = useState(start);
+  const [time, setTime] = useState(/** @type {WallTime} */ (start));
   const [topic, setTopic] = useState(schedule.delivery?.topic ?? "");
   const [ordering, setOrdering] = useState(schedule.orderingKey ?? "");
   const [guarantee, setGuarantee] = useState(schedule.delivery?.guarantee ?? "exactly_once");
+  const headersBefore = useMemo(() => headersText(schedule.delivery?.headers), []);
+  const [headerLines, setHeaderLines] = useState(headersBefore);
   const before = useMemo(() => (data === null ? "" : safePretty(data)), []);
   const [content, setContent] = useState(before);
   const [error, setError] = useState(/** @type {ApiError | null} */ (null));
   const [busy, setBusy] = useState(false);
   const ms = instantOf(time);
-  const changes = {};
+  const headers = headersOf(headerLines);
+  const changes = /** @type {Api.ChangeForm} */ ({});
   // What was not touched is not sent: the milliseconds of a time that a form shows by seconds, above all.
   if (time !== start && ms !== schedule.scheduleTime) changes.scheduleTime = ms === null ? null : rfc3339(ms, time.zone);
   if (what === "change") {
-    if (ordering !== schedule.orderingKey) changes.orderingKey = ordering;
-    const delivery = {};
+    if (ordering !== (schedule.orderingKey ?? "")) changes.orderingKey = ordering;
+    const delivery = /** @type {Api.DeliveryChangeForm} */ ({});
     if (topic !== schedule.delivery?.topic) delivery.topic = topic;
     if (guarantee !== schedule.delivery?.guarantee) delivery.guarantee = guarantee;
+    if (headers && headerLines !== headersBefore) delivery.headers = headers;
     if (Object.keys(delivery).length > 0) changes.delivery = delivery;
   }
   const dataChanged = what === "change" && content !== before;
   const wrongJson = dataChanged && schedule.taskDataEncoding !== "base64" && !isJson(content);
-  const nothing = Object.keys(changes).length === 0 && !dataChanged;
-  const why = nothing ? "nothing is changed" : changes.scheduleTime === null ? "the time is not decided" : wrongJson ? "the content is no JSON" : null;
+  const nothing = Object.keys(changes).length === 0 && !dataChanged && headers !== null;
+  const why = nothing ? "nothing is changed" : changes.scheduleTime === null ? "the time is not decided" : wrongJson ? "the content is no JSON" : headers === null ? "the headers cannot be read" : null;
+  const text = JSON.stringify(changes);
+  const body = dataChanged ? `${text.slice(0, -1)}${text === "{}" ? "" : ","}"taskData":${content}}` : text;
 
   const send = async () => {
     setBusy(true);
     setError(null);
-    const text = JSON.stringify(changes);
-    const body = dataChanged ? `${text.slice(0, -1)}${text === "{}" ? "" : ","}"taskData":${content}}` : text;
     try {
       await call("PUT", schedulePath(client, keyName), { text: body, headers: { "if-match": etag } });
       say("Changed");
@@ -70,7 +88,10 @@ export function Change({ what, entry, client, keyName, onClose }) {
         </div>
         <${Field} id="taskData" label=${schedule.taskDataEncoding === "base64" ? "Content (base64, as a JSON string)" : "Content (JSON)"}
             error=${fields.get("taskData") ?? (wrongJson ? "This is no JSON." : undefined)}>${(attributes) =>
-          html`<textarea ...${attributes} rows="12" spellcheck=${false} value=${content} onInput=${(event) => setContent(event.currentTarget.value)}></textarea>`}<//>`}
+          html`<textarea ...${attributes} rows="12" spellcheck=${false} value=${content} onInput=${(event) => setContent(event.currentTarget.value)}></textarea>`}<//>
+        ${!Object.values(schedule.delivery?.headers ?? {}).includes(null) && html`<${Field} id="headers" label="Headers" hint="One a line, name: value." error=${fields.get("delivery.headers") ?? (headers === null ? "Each line should be name: value." : undefined)}>${(attributes) =>
+          html`<textarea ...${attributes} rows="3" spellcheck=${false} value=${headerLines} onInput=${(event) => setHeaderLines(event.currentTarget.value)}></textarea>`}<//>`}
+        <details><summary>What is sent</summary><pre tabindex="0" role="group" aria-label="What is sent"><${Plain} text=${body} lines /></pre></details>`}
       ${ms !== null && time !== start && html`<p role="status">${ms >= schedule.scheduleTime ? `${lengthText(ms - schedule.scheduleTime)} later` : `${lengthText(schedule.scheduleTime - ms)} earlier`} than now.</p>`}
       ${error && html`<div class="notice bad" role="alert"><strong>${error.problem.title}</strong><${Details} error=${error} />
         ${error.status === 412 && html`<p>It was changed meanwhile: close this, look, and change it again.</p>`}</div>`}
@@ -82,6 +103,7 @@ export function Change({ what, entry, client, keyName, onClose }) {
   <//>`;
 }
 
+/** @param {string} text */
 export function isJson(text) {
   try {
     treeOf(text);
@@ -92,6 +114,7 @@ export function isJson(text) {
   }
 }
 
+/** @param {string} text */
 function safePretty(text) {
   try {
     return pretty(text);

@@ -33,6 +33,9 @@ meStore.subscribe(() => {
   readAtMs = -AGAIN_MS;
 });
 
+/**
+ * @param {{id: string, value: string, onInput: (value: string) => void, error?: string, required?: boolean}} props
+ */
 export function ClientField({ id, value, onInput, error, required = true }) {
   const names = useClients();
   return html`<div class="client-field"><${TextField} id=${id} label="Client" value=${value} onInput=${onInput} error=${error} required=${required} list=${`${id}-names`} />
@@ -41,10 +44,13 @@ export function ClientField({ id, value, onInput, error, required = true }) {
 
 const CHIPS_MAX = 30;
 
-/** Links to a page of each client that is known. */
-export function ClientChips({ path }) {
+/**
+ * Links to a page of each client that is known.
+ * @param {{path: string, params?: Record<string, string | null>}} props
+ */
+export function ClientChips({ path, params = {} }) {
   const names = useClients();
   if (names.length === 0) return null;
-  return html`<ul class="chips" aria-label="Known clients">${names.slice(0, CHIPS_MAX).map((each) => html`<li key=${each}><a class="chip" href=${href(path, { client: each })}>${each}</a></li>`)}</ul>
+  return html`<ul class="chips" aria-label="Known clients">${names.slice(0, CHIPS_MAX).map((each) => html`<li key=${each}><a class="chip" href=${href(path, { client: each, ...params })}>${each}</a></li>`)}</ul>
     ${names.length > CHIPS_MAX && html`<p class="muted">and ${names.length - CHIPS_MAX} more: type a name.</p>`}`;
 }

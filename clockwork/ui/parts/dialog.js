@@ -2,15 +2,20 @@
 import { html, useEffect, useRef } from "../lib.js";
 import { useHold } from "../state/poll.js";
 
+/** @import { Hole } from "../lib.js" */
+
 let ids = 0;
 
-/** Focuses the element that is marked for it; the browser's `autofocus` reports itself in the console. */
+/**
+ * Focuses the element that is marked for it; the browser's `autofocus` reports itself in the console.
+ * @param {HTMLElement | null} dialog
+ */
 export function intoFocus(dialog) {
-  dialog?.querySelector("[data-focus]")?.focus();
+  /** @type {HTMLElement | null | undefined} */ (dialog?.querySelector("[data-focus]"))?.focus();
 }
 
 /**
- * @param {{title: any, onClose: () => void, children?: any, wide?: boolean, closes?: boolean}} props
+ * @param {{title: Hole, onClose: () => void, children?: Hole, wide?: boolean, closes?: boolean}} props
  *   `closes`: false while something is under way that Escape should not hide
  */
 export function Dialog({ title, onClose, children, wide = false, closes = true }) {

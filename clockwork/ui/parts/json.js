@@ -4,6 +4,8 @@
 import { html, useMemo, useState } from "../lib.js";
 import { Copy, Plain } from "./text.js";
 
+/** @import { Hole } from "../lib.js" */
+
 /** Of a longer text only this much is shown. */
 export const SHOWN_CHARS_MAX = 64 * 1024;
 const FOLDED_FROM = 200;
@@ -12,7 +14,8 @@ const TOKEN = /\s*(?:([{}[\],:])|("(?:[^"\\]|\\.)*")|(-?[0-9][-+.0-9eE]*|true|fa
 
 /**
  * @typedef {{kind: "object" | "array" | "string" | "number" | "word", from: number, to: number, text?: string,
- *            members?: {name?: string, value: Node}[]}} Node
+ *            members?: Member[]}} Node
+ * @typedef {{name?: string, value: Node}} Member
  */
 
 /**
@@ -29,6 +32,7 @@ export function treeOf(text) {
     at = TOKEN.lastIndex;
     return found;
   };
+  /** @type {(found: RegExpExecArray) => Node} */
   const value = (found) => {
     const token = found[1] ?? found[2] ?? found[3];
     const from = at - token.length;
@@ -36,6 +40,7 @@ export function treeOf(text) {
     if (found[3]) return { kind: /^[-0-9]/.test(token) ? "number" : "word", from, to: at, text: token };
     if (token !== "{" && token !== "[") throw new SyntaxError(`no value at ${from}`);
     const kind = token === "{" ? "object" : "array";
+    /** @type {Member[]} */
     const members = [];
     for (let each = next(); each[1] !== "}" && each[1] !== "]"; each = next()) {
       if (each[1] === ",") continue;
@@ -66,10 +71,11 @@ export function memberText(text, path) {
   return text.slice(node.from, node.to);
 }
 
-/** A JSON text with indents, its tokens as they were. */
+/** A JSON text with indents, its tokens as they were. Raises: SyntaxError. @param {string} text */
 export function pretty(text) {
+  /** @type {(node: Node, indent: string) => string} */
   const write = (node, indent) => {
-    if (!node.members) return node.text;
+    if (!node.members) return /** @type {string} */ (node.text);
     if (node.members.length === 0) return node.kind === "object" ? "{}" : "[]";
     const inner = `${indent}  `;
     const lines = node.members.map(({ name, value }) =>
@@ -79,7 +85,7 @@ export function pretty(text) {
   return write(treeOf(text), "");
 }
 
-/** A link that saves a text as a file. */
+/** A link that saves a text as a file. @param {{text: string, name: string, label?: string}} props */
 export function Download({ text, name, label = "Download all" }) {
   const save = () => {
     const url = URL.createObjectURL(new Blob([text], { type: "application/octet-stream" }));
@@ -117,6 +123,7 @@ export function Json({ text, name = "content.json", label = "Content" }) {
   </div>`;
 }
 
+/** @param {{node: Node, depth: number, name?: string}} props */
 function Part({ node, depth, name }) {
   const start = name === undefined ? null : html`<span class="j-name"><${Plain} text=${JSON.stringify(name)} /></span>: `;
   if (!node.members) {
@@ -125,6 +132,7 @@ function Part({ node, depth, name }) {
   return html`<${Fold} node=${node} depth=${depth} start=${start} />`;
 }
 
+/** @param {{node: Node & {members: Member[]}, depth: number, start: Hole}} props */
 function Fold({ node, depth, start }) {
   const { members } = node;
   const [first, last] = node.kind === "object" ? ["{", "}"] : ["[", "]"];
@@ -140,7 +148,7 @@ function Fold({ node, depth, start }) {
   }${last}`;
 }
 
-/** Base64 content: bytes as hex and as text beside each other. */
+/** Base64 content: bytes as hex and as text beside each other. @param {{base64: string}} props */
 export function Bytes({ base64 }) {
   const lines = useMemo(() => {
     let bytes;

@@ -6,6 +6,7 @@ import { Dialog } from "./dialog.js";
 
 const PREFIX_MS = 1_500;
 
+/** @param {EventTarget | null} target */
 function inField(target) {
   return target instanceof HTMLElement
     && (target.isContentEditable || ["INPUT", "TEXTAREA", "SELECT"].includes(target.tagName)
@@ -14,24 +15,27 @@ function inField(target) {
 }
 
 /** Rows of the table that the reader is in. */
-const rows = () => [...document.querySelectorAll("main tbody tr")];
+const rows = () => [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("main tbody tr"))];
+/** @type {(element: Element | null) => HTMLElement | null} */
 const rowOf = (element) => (element instanceof Element ? element.closest("main tbody tr") : null);
 
+/** @param {number} step */
 function focusRow(step) {
   const all = rows();
   if (all.length === 0) return;
-  const at = all.indexOf(rowOf(document.activeElement));
+  const at = all.indexOf(/** @type {HTMLElement} */ (rowOf(document.activeElement)));
   const row = all[Math.min(all.length - 1, Math.max(0, at + step))];
-  const target = row.querySelector("th a") ?? row.querySelector("a, button, input");
+  const target = /** @type {HTMLElement | null} */ (row.querySelector("th a") ?? row.querySelector("a, button, input"));
   target?.focus();
   row.scrollIntoView({ block: "nearest" });
 }
 
+/** The shortcuts, and their list. @param {{pages: {path: string, title: string, letter: string}[]}} props */
 export function Keys({ pages }) {
   const [help, setHelp] = useState(false);
   useEffect(() => {
     let prefix = 0;
-    const typed = (event) => {
+    const typed = (/** @type {KeyboardEvent} */ event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || inField(event.target)) return;
       if (document.querySelector("dialog[open]")) return;
       if (!shortcutsOn.get()) return;
@@ -49,9 +53,9 @@ export function Keys({ pages }) {
       else if (event.key === "/") document.getElementById("search")?.focus();
       else if (event.key === "j") focusRow(1);
       else if (event.key === "k") focusRow(-1);
-      else if (event.key === "x") rowOf(document.activeElement)?.querySelector("input[type=checkbox]")?.click();
-      else if (event.key === ".") document.querySelector("main [data-actions]")?.focus();
-      else if (event.key === "r") document.querySelector("main .as-of button")?.click();
+      else if (event.key === "x") /** @type {HTMLElement | null | undefined} */ (rowOf(document.activeElement)?.querySelector("input[type=checkbox]"))?.click();
+      else if (event.key === ".") /** @type {HTMLElement | null} */ (document.querySelector("main [data-actions]"))?.focus();
+      else if (event.key === "r") /** @type {HTMLElement | null} */ (document.querySelector("main .as-of button"))?.click();
       else if (event.key === "p") togglePause();
       else return;
       event.preventDefault();

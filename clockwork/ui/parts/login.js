@@ -7,6 +7,7 @@ import { base, usePlace } from "../state/url.js";
 import { intoFocus } from "./dialog.js";
 import { Details } from "./states.js";
 
+/** @type {Record<string, string>} */
 const WHY = {
   refused: "The login was refused.",
   expired: "The login took too long, or was begun in another window. Try again.",
@@ -32,7 +33,7 @@ export function Login() {
   if (!wanted) return null;
   const oidc = document.documentElement.dataset.auth === "oidc";
   const why = WHY[params.get("login") ?? ""];
-  const send = async (event) => {
+  const send = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     setBusy(true);
     setError(null);

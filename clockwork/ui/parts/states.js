@@ -7,12 +7,16 @@ import { useStore } from "../state/store.js";
 import { lengthText, wallText } from "./time.js";
 import { Plain } from "./text.js";
 
+/** @import { Hole } from "../lib.js" */
+/** @import { ApiError } from "../state/api.js" */
+/** @import { Resource } from "../state/poll.js" */
+
 const OUTLINE_AFTER_MS = 300;
 const STILL_AFTER_MS = 2_000;
 
 /**
  * A view with its states around it. What was read stays, greyed, when it cannot be read anew.
- * @param {{of: import("../state/poll.js").Resource, children: any, doing?: string, lookedAt?: number, off?: any}} props
+ * @param {{of: Resource, children: Hole, doing?: string, lookedAt?: number, off?: Hole}} props
  *   `doing`: what takes its time, such as "reading"; `off`: what to do where the API answers 501
  */
 export function View({ of, children, doing = "reading", lookedAt = 0, off }) {
@@ -24,6 +28,7 @@ export function View({ of, children, doing = "reading", lookedAt = 0, off }) {
   `;
 }
 
+/** @param {{sinceMs: number, doing: string, lookedAt: number}} props */
 function Outline({ sinceMs, doing, lookedAt }) {
   const [, again] = useState(0);
   useEffect(() => {
@@ -39,7 +44,10 @@ function Outline({ sinceMs, doing, lookedAt }) {
   </div>`;
 }
 
-/** What went wrong, and what can be done about it. */
+/**
+ * What went wrong, and what can be done about it.
+ * @param {{of: Resource & {error: ApiError}, off?: Hole}} props
+ */
 export function Wrong({ of, off }) {
   const { error, retryAtMs, asOf } = of;
   if (error.status === 401) return html`<div class="notice" role="status"><p>Log in to see this.</p></div>`;
@@ -67,6 +75,7 @@ export function Wrong({ of, off }) {
   </div>`;
 }
 
+/** The details of a problem. @param {{error: ApiError}} props */
 export function Details({ error }) {
   return html`<p><${Plain} text=${error.problem.detail ?? ""} /></p>
     ${error.problem.errors && html`<ul>${error.problem.errors.map((each) =>
@@ -74,6 +83,7 @@ export function Details({ error }) {
     ${error.problem.errorId && html`<p>The service's log has more under <code>${error.problem.errorId}</code>.</p>`}`;
 }
 
+/** @param {{untilMs: number}} props */
 function Countdown({ untilMs }) {
   const [, again] = useState(0);
   useEffect(() => {
@@ -84,9 +94,13 @@ function Countdown({ untilMs }) {
   return html`<p>Asks again by itself in ${left} s.</p>`;
 }
 
+/** @param {{ms: number}} props */
 const At = ({ ms }) => html`<span>${wallText(ms, useZone()).slice(11)}</span>`;
 
-/** "as of 12:03:04.120", what it cost, and whether it is still fresh. */
+/**
+ * "as of 12:03:04.120", what it cost, and whether it is still fresh.
+ * @param {{of: Resource, readUnits?: number | null, live?: boolean, children?: Hole}} props
+ */
 export function AsOf({ of, readUnits, live = false, children }) {
   const zone = useZone();
   useNow(1_000);
@@ -105,7 +119,7 @@ export function AsOf({ of, readUnits, live = false, children }) {
   </p>`;
 }
 
-/** Nothing to show: why, and the next step. */
+/** Nothing to show: why, and the next step. @param {{title: Hole, children?: Hole}} props */
 export function Nothing({ title, children }) {
   return html`<div class="nothing"><p><strong>${title}</strong></p>${children}</div>`;
 }

@@ -9,10 +9,12 @@ const HIDDEN =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 const CONTROL_IN_LINE = /[\t\n\r]/g;
 
+/** @param {string} char */
 const codeOf = (char) => `U+${char.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 
-/** Splits text into plain parts and characters that are not to be seen. */
+/** Splits text into plain parts and characters that are not to be seen. @param {string} text */
 export function partsOf(text, { lines = false } = {}) {
+  /** @type {(string | {code: string})[]} */
   const parts = [];
   let from = 0;
   const pattern = lines ? HIDDEN : new RegExp(`${HIDDEN.source}|${CONTROL_IN_LINE.source}`, "g");
@@ -25,7 +27,7 @@ export function partsOf(text, { lines = false } = {}) {
   return parts;
 }
 
-/** Text of a stranger, in one line unless `lines`. */
+/** Text of a stranger, in one line unless `lines`. @param {{text: unknown, lines?: boolean}} props */
 export function Plain({ text, lines = false }) {
   const parts = partsOf(String(text), { lines });
   return html`<bdi>${parts.map((part) =>
@@ -33,7 +35,10 @@ export function Plain({ text, lines = false }) {
   )}</bdi>`;
 }
 
-/** Puts a text into the clipboard, and says so where the button is. */
+/**
+ * Puts a text into the clipboard, and says so where the button is.
+ * @param {{text: string, label?: string, small?: boolean}} props
+ */
 export function Copy({ text, label = "Copy", small = true }) {
   const [done, setDone] = useState(false);
   const timer = useRef(0);
@@ -47,6 +52,7 @@ export function Copy({ text, label = "Copy", small = true }) {
   return html`<button type="button" class=${small ? "small quiet" : ""} onClick=${copy}>${done ? "Copied" : label}</button>`;
 }
 
+/** @param {string} text */
 async function writeClipboard(text) {
   if (navigator.clipboard?.writeText) {
     await navigator.clipboard.writeText(text);
@@ -61,15 +67,17 @@ async function writeClipboard(text) {
   field.remove();
 }
 
+/** @type {(count: number, one: string, many?: string) => string} */
 export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
+/** @type {Record<string, string>} */
 export const STATUS_MARKS = {
   pending: "○", delivered: "●", cancelled: "⊘", failed: "▲", superseded: "↷",
   active: "●", paused: "‖", ended: "■", deleted: "⊘",
   armed: "○", running: "◐", completed: "●", timed_out: "▲", skipped: "⊘",
 };
 
-/** A state: its mark and its word; the colour comes last. */
+/** A state: its mark and its word; the colour comes last. @param {{value: string}} props */
 export function Status({ value }) {
   return html`<span class=${`status status-${value}`}><span aria-hidden="true">${STATUS_MARKS[value] ?? "•"}</span>
     ${" "}${String(value).replaceAll("_", " ")}</span>`;

@@ -1,13 +1,15 @@
 /** Times: in the zone that the reader chose, with milliseconds, and relative to the server's now. */
-import { html, useEffect, useRef, useState } from "../lib.js";
+import { html, useEffect, useRef } from "../lib.js";
 import { now, useNow } from "../state/clock.js";
 import { timeForm, useZone } from "../state/prefs.js";
 import { createStore, useStore } from "../state/store.js";
 import { intoFocus } from "./dialog.js";
 import { Copy } from "./text.js";
 
+/** @type {Map<string, Intl.DateTimeFormat>} */
 const formats = new Map();
 
+/** @param {string} zone @param {number} ms */
 function partsIn(zone, ms) {
   let format = formats.get(zone);
   if (!format) {
@@ -17,17 +19,18 @@ function partsIn(zone, ms) {
     });
     formats.set(zone, format);
   }
-  const parts = {};
+  const parts = /** @type {Record<Intl.DateTimeFormatPartTypes, string>} */ ({});
   for (const { type, value } of format.formatToParts(ms)) parts[type] = value;
   return parts;
 }
 
-/** The offset of a zone at a time, such as `+01:00`; `Z` for none. */
+/** The offset of a zone at a time, such as `+01:00`; `Z` for none. @param {string} zone @param {number} ms */
 export function offsetAt(zone, ms) {
   const text = partsIn(zone, ms).timeZoneName.replace("GMT", "").replace("\u2212", "-");
   return text === "" ? "Z" : text;
 }
 
+/** @param {string} zone @param {number} ms */
 export function offsetMsAt(zone, ms) {
   const text = offsetAt(zone, ms);
   if (text === "Z") return 0;
@@ -35,28 +38,30 @@ export function offsetMsAt(zone, ms) {
   return (text[0] === "-" ? -1 : 1) * ((hours * 60 + (minutes || 0)) * 60 + Number(seconds)) * 1_000;
 }
 
+/** @param {number} ms */
 const milli = (ms) => String(((ms % 1_000) + 1_000) % 1_000).padStart(3, "0");
 
-/** `2030-01-31 13:00:00.000`, by the clock of the zone. */
+/** `2030-01-31 13:00:00.000`, by the clock of the zone. @param {number} ms @param {string} zone */
 export function wallText(ms, zone, { millis = true } = {}) {
   const p = partsIn(zone, ms);
   return `${p.year}-${p.month}-${p.day} ${p.hour}:${p.minute}:${p.second}${millis ? `.${milli(ms)}` : ""}`;
 }
 
-/** RFC 3339 with the offset of the zone. */
+/** RFC 3339 with the offset of the zone. @param {number} ms @param {string} zone */
 export const rfc3339 = (ms, zone) => `${wallText(ms, zone).replace(" ", "T")}${offsetAt(zone, ms)}`;
 
-/** Only the time of day, with the date where it is not the same day as now. */
+/** Only the time of day, with the date where it is not the same day as now. @param {number} ms @param {string} zone */
 export function shortText(ms, zone) {
   const text = wallText(ms, zone);
   return wallText(now(), zone).slice(0, 10) === text.slice(0, 10) ? text.slice(11) : text;
 }
 
+/** @type {[string, number][]} */
 const UNITS = [
   ["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1_000],
 ];
 
-/** A length of time in its two largest units: `3 d 4 h`. */
+/** A length of time in its two largest units: `3 d 4 h`. @param {number} ms */
 export function lengthText(ms) {
   let left = Math.abs(ms);
   if (left < 1_000) return `${Math.round(left)} ms`;
@@ -71,6 +76,7 @@ export function lengthText(ms) {
   return parts.join(" ");
 }
 
+/** @param {number} ms */
 export function relativeText(ms, at = now()) {
   const away = ms - at;
   if (Math.abs(away) < 1_000) return "now";
@@ -128,10 +134,10 @@ export function TimeForms() {
     if (by instanceof HTMLElement && by.isConnected) by.focus();
   };
   return html`<dialog ref=${dialog} class="narrow" aria-labelledby="time-title" onClose=${end}
-      onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
+      onClick=${(event) => event.target === dialog.current && dialog.current?.close()}>
     <h2 id="time-title">${relativeText(ms)}</h2>
     <dl class="facts">${forms.map(([name, text]) => html`<dt>${name}</dt><dd><code>${text}</code> <${Copy} text=${text} label="Copy" /></dd>`)}</dl>
-    <div class="buttons"><button type="button" data-focus onClick=${() => dialog.current.close()}>Close</button></div>
+    <div class="buttons"><button type="button" data-focus onClick=${() => dialog.current?.close()}>Close</button></div>
   </dialog>`;
 }
 
@@ -141,6 +147,7 @@ const WALL = /^(\d{4})-(\d{2})-(\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,3
 
 /**
  * The instants that a wall time names in a zone: none where clocks were put forward over it, two where it comes twice.
+ * @param {string} text @param {string} zone
  * @returns {number[] | null} null: it is no time
  */
 export function instantsOf(text, zone) {
@@ -156,15 +163,17 @@ export function instantsOf(text, zone) {
   return [...offsets].map((each) => asUtc - each).filter((each) => wallText(each, zone) === wanted).sort((a, b) => a - b);
 }
 
-/** What a field for a wall time starts with. */
+/** What a field for a wall time starts with. @param {number} ms @param {string} zone */
 export const wallInput = (ms, zone) => wallText(ms, zone, { millis: ms % 1_000 !== 0 }).replace(" ", "T");
 
 export const ZONES = typeof Intl.supportedValuesOf === "function" ? ["UTC", ...Intl.supportedValuesOf("timeZone")] : ["UTC"];
 
+/** @typedef {{wall: string, zone: string, choice?: number}} WallTime `choice`: which of two instants that it names */
+
 /**
  * A wall time and its zone, with the instant that they name. A time that does not exist, or exists twice, is to be decided.
- * @param {{id: string, label: string, value: {wall: string, zone: string, choice?: number},
- *          onChange: (value: any) => void, error?: string, required?: boolean}} props
+ * @param {{id: string, label: string, value: WallTime, onChange: (value: WallTime) => void, error?: string,
+ *          required?: boolean}} props
  */
 export function ZonedTime({ id, label, value, onChange, error, required = false }) {
   const at = useNow();
@@ -197,6 +206,7 @@ export function ZonedTime({ id, label, value, onChange, error, required = false 
   </fieldset>`;
 }
 
+/** @param {string} wall @param {string} zone */
 function nearestAfterGap(wall, zone) {
   const found = WALL.exec(wall.trim());
   if (!found) return null;
@@ -205,7 +215,7 @@ function nearestAfterGap(wall, zone) {
   return asUtc - offsetMsAt(zone, asUtc - 86_400_000);
 }
 
-/** The instant of a `ZonedTime`'s value; null while it is not decided. */
+/** The instant of a `ZonedTime`'s value; null while it is not decided. @param {WallTime} value @returns {number | null} */
 export function instantOf({ wall, zone, choice }) {
   if (!wall) return null;
   let found;

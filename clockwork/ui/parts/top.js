@@ -7,13 +7,14 @@ import { useStore } from "../state/store.js";
 import { go, href } from "../state/url.js";
 import { lengthText, ZONES } from "./time.js";
 
+/** @param {{menu: boolean, onMenu: () => void, cluster?: string}} props */
 export function TopBar({ menu, onMenu, cluster }) {
   const who = useMe();
   const off = useStore(skew);
   return html`<div class="top-row">
       <button type="button" class="menu-button" aria-expanded=${menu} aria-controls="nav" onClick=${onMenu}>
         <${Icon} name="menu" /> Menu</button>
-      <a class="brand" href=${href("/")}><${Icon} name="clock" /> Clockwork <span class="cluster">${cluster}</span></a>
+      <a class="brand" href=${href("/")}><${Icon} name="clock" /> <span class="brand-name">Clockwork</span> <span class="cluster" title="Name of the cluster">${cluster}</span></a>
       <${Search} />
       <${Live} />
       <${Settings} />
@@ -29,7 +30,7 @@ function Search() {
     if (text.trim()) go(href("/search", { q: text.trim() }));
   }}>
     <label class="sr-only" for="search">Search a schedule: client/key, or a key</label>
-    <input id="search" type="search" placeholder="client/key" autocomplete="off" spellcheck=${false} value=${text} onInput=${(event) => setText(event.currentTarget.value)} />
+    <input id="search" type="search" placeholder="Find a schedule: its key, or client/key" autocomplete="off" spellcheck=${false} value=${text} onInput=${(event) => setText(event.currentTarget.value)} />
   </form>`;
 }
 
@@ -48,7 +49,7 @@ function Settings() {
   const letters = useStore(shortcutsOn);
   const [typed, setTyped] = useState("");
   const [wrong, setWrong] = useState("");
-  const take = (name) => {
+  const take = (/** @type {string} */ name) => {
     if (!isZone(name)) {
       setWrong(`${name} is no time zone that this browser knows.`);
       return;
@@ -88,6 +89,7 @@ function Settings() {
   </details>`;
 }
 
+/** @param {{who: Api.MeDocument}} props */
 function Person({ who }) {
   return html`<details class="drop"><summary><${Icon} name="person" /> <span class="person-name">${who.name}</span></summary>
     <div class="drop-box">
@@ -109,4 +111,5 @@ const ICONS = {
   person: "M8 2a3 3 0 1 0 0 6a3 3 0 1 0 0-6M2.5 14c.5-3 2.5-4.5 5.500-4.500s5 1.500 5.500 4.500",
 };
 
+/** @param {{name: keyof typeof ICONS}} props */
 export const Icon = ({ name }) => html`<svg class="icon" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true" focusable="false"><path d=${ICONS[name]} fill="none" stroke="currentColor" stroke-width="1.6" stroke-linecap="round" stroke-linejoin="round" /></svg>`;

@@ -6,28 +6,37 @@ import { Choice, TextField } from "./form.js";
 import { Plain } from "./text.js";
 import { Time, ZonedTime, lengthText } from "./time.js";
 
+/** @import { WallTime } from "./time.js" */
+
 const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 const DAY_NAMES = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 const MONTHS = ["", "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
 const MONTH_NAMES = ["", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 const PLAIN = /^[0-9]+$/;
 
+/** @param {string[]} parts */
 const listText = (parts) => parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
+/** @param {string} text */
 const dayOf = (text) => DAYS[PLAIN.test(text) ? Number(text) : DAY_NAMES.indexOf(text.toUpperCase())];
+/** @param {string} text */
 const monthOf = (text) => MONTHS[PLAIN.test(text) ? Number(text) : MONTH_NAMES.indexOf(text.toUpperCase())];
+/** @param {string} text */
 const two = (text) => text.padStart(2, "0");
 
-/** A list of names and ranges in words; null if it has anything else. */
+/**
+ * A list of names and ranges in words; null if it has anything else.
+ * @param {string} field @param {(text: string) => string | undefined} nameOf
+ */
 function namesText(field, nameOf) {
   const parts = field.split(",").map((each) => {
     const [from, to, more] = each.split("-");
     if (more !== undefined || !nameOf(from) || (to !== undefined && !nameOf(to))) return null;
     return to === undefined ? nameOf(from) : `${nameOf(from)} to ${nameOf(to)}`;
   });
-  return parts.includes(null) ? null : listText(parts);
+  return parts.includes(null) ? null : listText(/** @type {string[]} */ (parts));
 }
 
-/** A cron expression of five fields in words; null where plain words would not say it all. */
+/** A cron expression of five fields in words; null where plain words would not say it all. @param {string} expression */
 export function cronWords(expression) {
   const fields = expression.trim().split(/\s+/);
   if (fields.length !== 5) return null;
@@ -64,24 +73,41 @@ export function cronWords(expression) {
   return `${time}${days ? `, ${days}` : ""}${months}`;
 }
 
-/** A trigger in words. */
+/**
+ * A trigger, as it is answered or asked for. Which fields it has depends on its type.
+ * @typedef {{type: string, expression?: string, timeZone?: string, everyMs?: number, delayMs?: number, rule?: string,
+ *            of?: Trigger[]}} Trigger
+ */
+
+/** A trigger in words. @param {Trigger | null | undefined} trigger @returns {string} */
 export function triggerWords(trigger) {
   if (!trigger) return "by hand only";
   switch (trigger.type) {
-    case "cron": return `${cronWords(trigger.expression) ?? trigger.expression}, ${trigger.timeZone ?? "UTC"}`;
-    case "fixed_rate": return `every ${lengthText(trigger.everyMs)}`;
-    case "fixed_delay": return `${lengthText(trigger.delayMs)} after the end of the last run`;
+    case "cron": return `${cronWords(trigger.expression ?? "") ?? trigger.expression}, ${trigger.timeZone ?? "UTC"}`;
+    case "fixed_rate": return `every ${lengthText(trigger.everyMs ?? 0)}`;
+    case "fixed_delay": return `${lengthText(trigger.delayMs ?? 0)} after the end of the last run`;
     case "rrule": return `${trigger.rule}, ${trigger.timeZone ?? "UTC"}`;
-    case "any": return trigger.of.map(triggerWords).join("; or ");
+    case "any": return (trigger.of ?? []).map(triggerWords).join("; or ");
     default: return String(trigger.type);
   }
 }
 
-/** Fire times, with the rule that put one where it is: a change of clocks, an excluded day. */
+/** `Tue 2026-12-01 02:30:00 +01:00`: a time by the clock of a job's zone, with its weekday. @param {string} text */
+function localText(text) {
+  const found = /^(\d{4}-\d\d-\d\d)T([\d:.]+)(.*)$/.exec(text);
+  if (!found) return text;
+  const [, date, time, offset] = found;
+  return `${DAYS[new Date(`${date}T00:00Z`).getUTCDay()].slice(0, 3)} ${date} ${time} ${offset === "Z" ? "UTC" : offset}`;
+}
+
+/**
+ * Fire times, with the rule that put one where it is: a change of clocks, an excluded day.
+ * @param {{times: Api.FireTimeDocument[], zone?: string}} props
+ */
 export function FireTimes({ times, zone }) {
   if (times.length === 0) return html`<p>It fires no more.</p>`;
   return html`<ol class="fires">${times.map((each) => html`<li class=${each.note ? "moved" : ""}>
-    <span class="local">${each.local}</span> <${Time} ms=${each.at} form="relative" label="fires" />
+    <span class="local">${localText(each.local)}</span> <${Time} ms=${each.at} form="relative" label="fires" />
     ${each.dueAt !== undefined && each.dueAt !== each.at && html`<span class="muted"> due ${lengthText(each.dueAt - each.at)} later</span>`}
     ${each.note && html`<br /><span class="note"><span aria-hidden="true">▲ </span><${Plain} text=${each.note} /></span>`}
   </li>`)}</ol>${zone && html`<p class="muted">By the clock of ${zone}.</p>`}`;
@@ -90,30 +116,55 @@ export function FireTimes({ times, zone }) {
 const KINDS = [["cron", "at times of the clock (cron)"], ["fixed_rate", "every so often"], ["fixed_delay", "some time after each run"], ["rrule", "by a recurrence rule (RFC 5545)"], ["json", "anything else, as JSON"], ["none", "by hand only"]];
 const UNITS = [["1000", "seconds"], ["60000", "minutes"], ["3600000", "hours"], ["86400000", "days"]];
 
-/** The fields of a trigger's form, from a trigger. */
+/**
+ * @typedef {object} Fields of a trigger's form, as they are typed
+ * @property {string} kind one of KINDS
+ * @property {string} expression
+ * @property {string} zone
+ * @property {string} count
+ * @property {string} unit
+ * @property {string} rule
+ * @property {WallTime} start
+ * @property {string} [startText] `start` as RFC 3339
+ * @property {string} json
+ * @property {{type: string}} [kept] what the trigger has besides, and the form does not show: dialect, rules for changes of clocks
+ */
+
+/**
+ * The fields of a trigger's form, from a trigger; undefined: those of a new job.
+ * @param {Api.TriggerDocument | null | undefined} trigger @param {string} zone
+ * @returns {Fields}
+ */
 export function triggerForm(trigger, zone) {
   const start = { kind: "cron", expression: "0 9 * * MON-FRI", zone, count: "15", unit: "60000", rule: "FREQ=WEEKLY;BYDAY=MO", start: { wall: "", zone }, json: "" };
   if (trigger === undefined) return start;
   if (trigger === null) return { ...start, kind: "none" };
   const { type, ...fields } = trigger;
-  const only = (...names) => Object.entries(fields).every(([name, value]) => names.includes(name) || value === null || value === undefined);
-  if (type === "cron" && only("expression", "timeZone", "dst", "onExcluded", "dialect")) return { ...start, expression: fields.expression, zone: fields.timeZone ?? "UTC", json: JSON.stringify(trigger, null, 2) };
-  if (type === "fixed_rate" && only("everyMs", "anchor")) return { ...start, kind: type, ...lengthFields(fields.everyMs), json: JSON.stringify(trigger, null, 2) };
-  if (type === "fixed_delay" && only("delayMs")) return { ...start, kind: type, ...lengthFields(fields.delayMs), json: JSON.stringify(trigger, null, 2) };
+  const only = (/** @type {string[]} */ ...names) => Object.entries(fields).every(([name, value]) => names.includes(name) || value === null || value === undefined);
+  if (type === "cron" && only("expression", "timeZone", "dst", "onExcluded", "dialect")) return { ...start, expression: fields.expression ?? "", zone: fields.timeZone ?? "UTC", kept: trigger, json: JSON.stringify(trigger, null, 2) };
+  if (type === "fixed_rate" && only("everyMs", "anchor")) return { ...start, kind: type, ...lengthFields(fields.everyMs ?? 0), kept: trigger, json: JSON.stringify(trigger, null, 2) };
+  if (type === "fixed_delay" && only("delayMs")) return { ...start, kind: type, ...lengthFields(fields.delayMs ?? 0), json: JSON.stringify(trigger, null, 2) };
   return { ...start, kind: "json", json: JSON.stringify(trigger, null, 2) };
 }
 
+/** @param {number} ms */
 function lengthFields(ms) {
   const [unit] = [...UNITS].reverse().find(([each]) => ms % Number(each) === 0) ?? ["1000"];
   return { unit, count: String(ms / Number(unit)) };
 }
 
-/** The trigger of a form; undefined while it cannot be read. */
+/**
+ * The trigger of a form; undefined while it cannot be read.
+ * @param {Fields} form
+ * @returns {Api.JobForm["trigger"]}
+ */
 export function triggerOf(form) {
   const ms = Math.round(Number(form.count) * Number(form.unit));
+  // Of another kind, nothing of the trigger stays.
+  const kept = form.kept?.type === form.kind ? form.kept : {};
   switch (form.kind) {
-    case "cron": return { type: "cron", expression: form.expression, timeZone: form.zone };
-    case "fixed_rate": return { type: "fixed_rate", everyMs: ms };
+    case "cron": return { ...kept, type: "cron", expression: form.expression, timeZone: form.zone };
+    case "fixed_rate": return { ...kept, type: "fixed_rate", everyMs: ms };
     case "fixed_delay": return { type: "fixed_delay", delayMs: ms };
     case "rrule": return { type: "rrule", rule: form.rule, timeZone: form.zone, ...(form.start.wall ? { start: form.startText } : {}) };
     case "none": return null;
@@ -126,9 +177,13 @@ export function triggerOf(form) {
   }
 }
 
+/**
+ * @param {{form: Fields, onChange: (form: Fields) => void, fields: Map<string, string>}} props
+ *   `fields`: messages by the field that they are about
+ */
 export function TriggerFields({ form, onChange, fields }) {
-  const set = (name) => (value) => onChange({ ...form, [name]: value });
-  const wrong = (...names) => names.map((name) => fields.get(`trigger.${name}`)).find(Boolean) ?? (names[0] === "expression" || names[0] === "everyMs" ? fields.get("trigger") : undefined);
+  const set = (/** @type {keyof Fields} */ name) => (/** @type {string} */ value) => onChange({ ...form, [name]: value });
+  const wrong = (/** @type {string[]} */ ...names) => names.map((name) => fields.get(`trigger.${name}`)).find(Boolean) ?? (names[0] === "expression" || names[0] === "everyMs" ? fields.get("trigger") : undefined);
   return html`
     <${Choice} id="kind" label="Runs" value=${form.kind} onChange=${set("kind")} options=${KINDS} />
     ${form.kind === "cron" && html`<div class="pair">
@@ -150,9 +205,12 @@ export function TriggerFields({ form, onChange, fields }) {
 
 const PREVIEW_AFTER_MS = 300;
 
-/** The next fire times of a trigger, as it is typed. */
+/**
+ * The next fire times of a trigger, as it is typed.
+ * @param {{trigger: Api.JobForm["trigger"], client: string, job: string}} props
+ */
 export function Preview({ trigger, client, job }) {
-  const [answer, setAnswer] = useState(/** @type {any} */ (null));
+  const [answer, setAnswer] = useState(/** @type {{times?: Api.FireTimeDocument[], error?: ApiError} | null} */ (null));
   const me = useMe();
   const key = JSON.stringify([trigger, client, job]);
   useEffect(() => {
@@ -179,7 +237,7 @@ export function Preview({ trigger, client, job }) {
   return html`<div aria-live="polite">
     ${trigger === null && html`<p>It runs only when it is told to.</p>`}
     ${trigger !== null && answer === null && html`<p class="muted">…</p>`}
-    ${answer?.times && trigger && html`<p><strong>${triggerWords(trigger)}</strong></p><${FireTimes} times=${answer.times} zone=${trigger.timeZone} />`}
+    ${answer?.times && trigger && html`<p><strong>${triggerWords(trigger)}</strong></p><${FireTimes} times=${answer.times} zone=${/** @type {Trigger} */ (trigger).timeZone} />`}
     ${answer?.error && html`<div class="field-error">${answer.error.problem.errors
       ? html`<ul>${answer.error.problem.errors.map((each) => html`<li><${Plain} text=${`${each.field}: ${each.message}`} /></li>`)}</ul>`
       : html`<${Plain} text=${answer.error.message} />`}</div>`}

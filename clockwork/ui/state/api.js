@@ -6,9 +6,16 @@ import { learn } from "./clock.js";
 import { base } from "./url.js";
 
 /**
+ * The problem document of an error (RFC 9457), with the members that some kinds of problems have.
+ * @typedef {Pick<Api.ProblemDocument, "title" | "detail"> & Partial<Api.ProblemDocument & Api.InvalidDocument & Api.InternalDocument>
+ *   & {schedule?: Api.ScheduleDocument, job?: Api.JobDocument}} Problem
+ */
+
+/**
+ * @template [D=unknown]
  * @typedef {object} Answer
  * @property {number} status
- * @property {any} data the parsed document, or null
+ * @property {D} data the parsed document, or null
  * @property {string} text the document as it was sent
  * @property {string | null} etag
  * @property {number | null} readUnits what the answer cost, in read units
@@ -16,7 +23,7 @@ import { base } from "./url.js";
 
 /** An answer that is no success, or none at all (`status` 0). */
 export class ApiError extends Error {
-  /** @param {{status: number, problem: any, retryAfterS?: number | null}} what */
+  /** @param {{status: number, problem: Problem, retryAfterS?: number | null}} what */
   constructor({ status, problem, retryAfterS = null }) {
     super(problem.detail || problem.title);
     this.status = status;
@@ -36,31 +43,58 @@ export class ApiError extends Error {
   }
 }
 
+const KEPT_MAX = 30;
+const KEPT_CHARS_MAX = 1_000_000;
+/**
+ * The last answers to polls, by path and query: an unchanged one comes as `304` without its text. They are kept here rather
+ * than in the browser's cache, which may be on a disk, and for as long as the reader is the same.
+ * @type {Map<string, {etag: string, text: string}>}
+ */
+const polled = new Map();
+
+/** Forgets what was read: another reader may see other things. */
+export const forget = () => polled.clear();
+
+/** @param {string} place @param {string | null} etag @param {string} text */
+function keepPolled(place, etag, text) {
+  polled.delete(place);
+  if (!etag?.startsWith("W/") || text.length > KEPT_CHARS_MAX) return;
+  polled.set(place, { etag, text });
+  if (polled.size > KEPT_MAX) polled.delete(/** @type {string} */ (polled.keys().next().value));
+}
+
 /** What is done when an answer says that a login is needed; session.js sets it. */
 export const told = { loginNeeded: () => {} };
 
 /**
- * Calls the API. Raises: ApiError; what `fetch` raises when it is aborted.
- * @param {string} method
- * @param {string} path such as `/schedules`
- * @param {{query?: Record<string, any>, body?: any, text?: string, headers?: Record<string, string>,
+ * Calls the API. Method and path tell the types of what is sent and answered (infra/ui/api.d.ts). Raises: ApiError; what
+ * `fetch` raises when it is aborted.
+ * @template {keyof Api.Calls} M
+ * @template {Api.Path<M>} P
+ * @param {M} method
+ * @param {P} path
+ * @param {{query?: Api.Query<M, P>, body?: Api.Body<M, P>, text?: string, headers?: Record<string, string>,
  *          signal?: AbortSignal}} [more] `body` is sent as JSON, `text` as it is
- * @returns {Promise<Answer>}
+ * @returns {Promise<Answer<Api.Answer<M, P>>>}
  */
-export async function call(method, path, { query = {}, body, text, headers = {}, signal } = {}) {
+export async function call(method, path, { query = /** @type {Api.Query<M, P>} */ ({}), body, text, headers = {}, signal } = {}) {
   const asked = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) {
     if (value !== null && value !== undefined && value !== "") asked.set(name, String(value));
   }
   const content = text ?? (body === undefined ? undefined : JSON.stringify(body));
+  const place = `${path}${asked.size ? `?${asked}` : ""}`;
+  const last = method === "GET" ? polled.get(place) : undefined;
   const sentMs = Date.now();
   let answer, answered;
+  let unchanged = false;
   try {
-    answer = await fetch(`${base}${path}${asked.size ? `?${asked}` : ""}`, {
+    answer = await fetch(`${base}${place}`, {
       method,
       headers: {
         "clockwork-ui": "1",
         ...(content === undefined ? {} : { "content-type": "application/json" }),
+        ...(last === undefined ? {} : { "if-none-match": last.etag }),
         ...headers,
       },
       body: content,
@@ -70,7 +104,8 @@ export async function call(method, path, { query = {}, body, text, headers = {},
       redirect: "error",
     });
     learn(answer.headers.get("date"), sentMs);
-    answered = await answer.text();
+    unchanged = last !== undefined && answer.status === 304;
+    answered = last !== undefined && unchanged ? last.text : await answer.text();
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ApiError({
@@ -79,8 +114,8 @@ export async function call(method, path, { query = {}, body, text, headers = {},
     });
   }
   const type = answer.headers.get("content-type") ?? "";
-  let data = null;
-  if (answered && type.includes("json")) {
+  let data = /** @type {any} */ (null);
+  if (answered && (unchanged || type.includes("json"))) {
     try {
       data = JSON.parse(answered);
     } catch {
@@ -90,7 +125,7 @@ export async function call(method, path, { query = {}, body, text, headers = {},
       });
     }
   }
-  if (!answer.ok && answer.status !== 304) {
+  if (!answer.ok && !unchanged) {
     if (answer.status === 401 && path !== "/session") told.loginNeeded();
     const after = Number.parseInt(answer.headers.get("retry-after") ?? "", 10);
     throw new ApiError({
@@ -99,9 +134,10 @@ export async function call(method, path, { query = {}, body, text, headers = {},
       retryAfterS: Number.isNaN(after) ? null : after,
     });
   }
+  if (method === "GET") keepPolled(place, answer.headers.get("etag"), answered);
   const units = Number.parseFloat(answer.headers.get("clockwork-read-units") ?? "");
   return {
-    status: answer.status,
+    status: unchanged ? 200 : answer.status,
     data,
     text: answered,
     etag: answer.headers.get("etag"),
@@ -109,13 +145,21 @@ export async function call(method, path, { query = {}, body, text, headers = {},
   };
 }
 
-/** Whether a key can stand in a path: a browser folds `.` and `..` away, percent-encoded or not. */
+/** Whether a key can stand in a path: a browser folds `.` and `..` away, percent-encoded or not. @param {string} key */
 export const fitsPath = (key) => key !== "." && key !== "..";
 
-/** The path of a schedule. */
-export const schedulePath = (clientId, key, rest = "") =>
-  `/schedule/${encodeURIComponent(clientId)}/${encodeURIComponent(key)}${rest}`;
+/**
+ * The path of a schedule.
+ * @template {"" | "/why" | "/history" | "/fire" | "/retry"} [R=""]
+ * @param {string} clientId @param {string} key @param {R} [rest]
+ */
+export const schedulePath = (clientId, key, rest = /** @type {R} */ ("")) => /** @type {`/schedule/{clientId}/{scheduleKey}${R}`} */ (
+  `/schedule/${encodeURIComponent(clientId)}/${encodeURIComponent(key)}${rest}`);
 
-/** The path of a job. */
-export const jobPath = (clientId, jobId, rest = "") =>
-  `/jobs/${encodeURIComponent(clientId)}/${encodeURIComponent(jobId)}${rest}`;
+/**
+ * The path of a job.
+ * @template {"" | "/logs" | "/versions" | "/pause" | "/resume" | "/run-now" | "/restore"} [R=""]
+ * @param {string} clientId @param {string} jobId @param {R} [rest]
+ */
+export const jobPath = (clientId, jobId, rest = /** @type {R} */ ("")) => /** @type {`/jobs/{clientId}/{jobId}${R}`} */ (
+  `/jobs/${encodeURIComponent(clientId)}/${encodeURIComponent(jobId)}${rest}`);

@@ -28,6 +28,7 @@ export function learn(date, sentMs) {
   known = true;
 }
 
+/** In epoch ms. */
 export const now = () => Date.now() + skew.get();
 
 /** The time, again every `everyMs` while the tab is seen. */

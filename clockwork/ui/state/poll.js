@@ -32,7 +32,7 @@ export function hold() {
   };
 }
 
-/** Holds updates back while `active`. */
+/** Holds updates back while `active`. @param {boolean} active */
 export function useHold(active) {
   useEffect(() => (active ? hold() : undefined), [active]);
 }
@@ -46,35 +46,50 @@ export const mayChange = () =>
   !document.hidden && holds.size === 0 && pausedSince.get() === null && !loginWanted.get() && !textIsMarked();
 
 /** What was read last, by key: back shows it at once. */
+/** @type {Map<string, {data: any, asOf: number | null}>} */
 const kept = new Map();
+
+/** @param {string} key @param {{data: any, asOf: number | null}} value */
 function keepLast(key, value) {
   kept.delete(key);
   kept.set(key, value);
-  if (kept.size > KEPT_MAX) kept.delete(kept.keys().next().value);
+  if (kept.size > KEPT_MAX) kept.delete(/** @type {string} */ (kept.keys().next().value));
 }
 
 /**
- * @typedef {object} Resource
- * @property {any} data what was read, or null
+ * @template [T=any]
+ * @typedef {object} Reading
+ * @property {string | null} key
+ * @property {T | null} data what was read, or null
  * @property {ApiError | null} error of the last try
  * @property {number | null} asOf when `data` was read, in epoch ms of the server
  * @property {boolean} loading a request is under way
  * @property {number} missed refreshes that failed one after the other
  * @property {number | null} retryAtMs when it is asked again by itself, in the browser's epoch ms
- * @property {() => Promise<void>} refresh
- * @property {(change: (data: any) => any) => void} edit changes what is shown
+ * @property {boolean} retried it was asked again by itself
+ * @property {AbortController | null} abort ends the request that is under way
+ * @property {number | undefined} timer
+ * @property {number} sinceMs when the view was opened, in the browser's epoch ms
+ */
+
+/**
+ * @template [T=any]
+ * @typedef {Reading<T> & {refresh: () => Promise<void>, edit: (change: (data: T) => T) => void}} Resource
+ *   `edit`: changes what is shown
  */
 
 /**
  * Reads something, and reads it again every `everyMs` (0: never).
+ * @template T
  * @param {string | null} key what is read: another key is another view; null reads nothing
- * @param {(signal: AbortSignal, before: any) => Promise<any>} load
+ * @param {(signal: AbortSignal, before: T | null) => Promise<T>} load
  * @param {{everyMs?: number}} [options]
- * @returns {Resource}
+ * @returns {Resource<T>}
  */
 export function useResource(key, load, { everyMs = 0 } = {}) {
   const [, again] = useState(0);
-  const view = useRef(/** @type {any} */ (null));
+  // null before the first rendering alone.
+  const view = useRef(/** @type {Reading<T>} */ (/** @type {unknown} */ (null)));
   if (view.current === null || view.current.key !== key) {
     view.current?.abort?.abort();
     const last = key === null ? undefined : kept.get(key);
@@ -122,7 +137,7 @@ export function useResource(key, load, { everyMs = 0 } = {}) {
     }
   }, []);
 
-  const plan = useCallback((mine) => {
+  const plan = useCallback((/** @type {Reading<T>} */ mine) => {
     clearTimeout(mine.timer);
     const every = interval.current;
     if (mine.retryAtMs === null && every === 0) return;
@@ -150,9 +165,9 @@ export function useResource(key, load, { everyMs = 0 } = {}) {
   }, [everyMs]);
 
   const mine = view.current;
-  const edit = useCallback((change) => {
-    view.current.data = change(view.current.data);
-    keepLast(view.current.key, { data: view.current.data, asOf: view.current.asOf });
+  const edit = useCallback((/** @type {(data: T) => T} */ change) => {
+    view.current.data = change(/** @type {T} */ (view.current.data));
+    keepLast(/** @type {string} */ (view.current.key), { data: view.current.data, asOf: view.current.asOf });
     again((count) => count + 1);
   }, []);
   return { ...mine, refresh, edit };

@@ -2,6 +2,7 @@
 import { createStore, useStore } from "./store.js";
 import { place, setParams } from "./url.js";
 
+/** @type {(name: string, otherwise: string) => string} */
 const stored = (name, otherwise) => {
   try {
     return localStorage.getItem(`clockwork-${name}`) ?? otherwise;
@@ -9,6 +10,7 @@ const stored = (name, otherwise) => {
     return otherwise; // Storage is off: choices last as long as the page.
   }
 };
+/** @type {(name: string, value: string | null) => void} */
 const keep = (name, value) => {
   try {
     if (value === null) localStorage.removeItem(`clockwork-${name}`);
@@ -20,6 +22,7 @@ const keep = (name, value) => {
 
 export const browserZone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
+/** @param {string} name */
 export function isZone(name) {
   try {
     new Intl.DateTimeFormat("en", { timeZone: name });
@@ -44,6 +47,7 @@ export function useZone() {
   return zone();
 }
 
+/** @param {string} name */
 export function setZone(name) {
   keep("zone", name);
   chosenZone.set(name);
@@ -52,6 +56,7 @@ export function setZone(name) {
 
 /** `both`, `absolute` or `relative`. */
 export const timeForm = createStore(stored("times", "both"));
+/** @param {string} form */
 export function setTimeForm(form) {
   keep("times", form);
   timeForm.set(form);
@@ -59,6 +64,7 @@ export function setTimeForm(form) {
 
 /** Whether single-letter shortcuts work (WCAG 2.1.4: they can be turned off). */
 export const shortcutsOn = createStore(stored("shortcuts", "on") === "on");
+/** @param {boolean} on */
 export function setShortcuts(on) {
   keep("shortcuts", on ? null : "off");
   shortcutsOn.set(on);
@@ -66,6 +72,7 @@ export function setShortcuts(on) {
 
 /** `light`, `dark` or `auto`. The cookie lets the server set it before the first paint. */
 export const theme = createStore(document.documentElement.dataset.theme ?? "auto");
+/** @param {string} name */
 export function setTheme(name) {
   document.cookie = `theme=${name === "auto" ? "; Max-Age=0" : `${name}; Max-Age=31536000`}; Path=/; SameSite=Lax`;
   document.documentElement.dataset.theme = name;
@@ -73,11 +80,12 @@ export function setTheme(name) {
 }
 
 /** Since when updates are paused by hand, in the browser's epoch ms; null: they are live. */
-export const pausedSince = createStore(null);
+export const pausedSince = createStore(/** @type {number | null} */ (null));
 export const togglePause = () => pausedSince.set(pausedSince.get() === null ? Date.now() : null);
 
 /** The client that was looked at last, for pages that want one. */
 export const lastClient = createStore(stored("client", ""));
+/** @param {string | null} name */
 export function rememberClient(name) {
   if (!name) return;
   keep("client", name);

@@ -1,26 +1,22 @@
 /** Who the reader is, and what they may do: `GET /me`. */
-import { ApiError, call, told } from "./api.js";
+import { ApiError, call, forget, told } from "./api.js";
 import { createStore, useStore } from "./store.js";
-
-/** @typedef {{name: string, auth: string, rights: string[], clients: string[], topics: string[], redacted: boolean,
- *             cluster: string, version: string, jobs?: string, search?: string, session?: any}} Me */
+import { base } from "./url.js";
 
 /** null: not known yet. */
-export const me = createStore(/** @type {Me | null} */ (null));
+export const me = createStore(/** @type {Api.MeDocument | null} */ (null));
 /** True while a login lies over the page. */
 export const loginWanted = createStore(false);
 /** Counts logins: what is shown is read again after each. */
 export const logins = createStore(0);
-/** Why the node could not be asked who the reader is: an ApiError, or null. */
-export const meError = createStore(null);
+/** Why the node could not be asked who the reader is. */
+export const meError = createStore(/** @type {ApiError | null} */ (null));
 
 told.loginNeeded = () => loginWanted.set(true);
 
 export async function loadMe() {
   try {
-    const found = (await call("GET", "/me")).data;
-    // The same again changes nothing on the page.
-    if (JSON.stringify(found) !== JSON.stringify(me.get())) me.set(found);
+    become((await call("GET", "/me")).data);
     meError.set(null);
     loginWanted.set(false);
   } catch (error) {
@@ -29,27 +25,41 @@ export async function loadMe() {
   }
 }
 
-/** Logs in with a key. Raises: ApiError. */
+/**
+ * Takes over who the reader is. The page is loaded anew for another one: it holds what the one before has read.
+ * @param {Api.MeDocument} found
+ */
+function become(found) {
+  const before = me.get();
+  if (before !== null && (before.name !== found.name || before.redacted !== found.redacted)) window.location.reload();
+  // The same again changes nothing on the page.
+  if (JSON.stringify(found) !== JSON.stringify(before)) me.set(found);
+}
+
+/** Logs in with a key. Raises: ApiError. @param {string} key */
 export async function login(key) {
-  me.set((await call("POST", "/session", { body: { key } })).data);
+  const found = (await call("POST", "/session", { body: { key } })).data;
+  forget();
+  become(found);
   meError.set(null);
   loginWanted.set(false);
   logins.update((count) => count + 1);
 }
 
+/** Logs out, and leaves the page with all that it holds. */
 export async function logout() {
   await call("DELETE", "/session");
-  me.set(null);
-  loginWanted.set(true);
+  window.location.replace(`${base}/ui/`);
 }
 
+/** @param {string[]} patterns @param {string} name */
 function covers(patterns, name) {
   return patterns.some((each) => each === name || (each.endsWith("*") && name.startsWith(each.slice(0, -1))));
 }
 
 /**
  * Why the reader may not do something, in words; null if they may. The service decides; this only says it beforehand.
- * @param {Me | null} who
+ * @param {Api.MeDocument | null} who
  * @param {string | string[]} rights one of these is enough
  * @param {{client?: string, topic?: string}} [scope]
  */

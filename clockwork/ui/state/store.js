@@ -13,7 +13,9 @@ import { useEffect, useState } from "../lib.js";
  * @returns {Store<T>}
  */
 export function createStore(value) {
+  /** @type {Set<() => void>} */
   const watchers = new Set();
+  /** @type {Store<T>} */
   const store = {
     get: () => value,
     set(next) {

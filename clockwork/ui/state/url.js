@@ -39,7 +39,7 @@ export function href(path, params = {}) {
   return `${ROOT}${path}${text ? `?${text}` : ""}`;
 }
 
-/** Goes to an address that `href` gave. */
+/** Goes to an address that `href` gave. @param {string} address */
 export function go(address, { replace = false } = {}) {
   const before = place.get().path;
   if (replace) history.replaceState(history.state, "", address);

@@ -25,7 +25,12 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- define "clockwork.hosts" -}}
 {{- $root := . -}}
 {{- $names := list -}}
-{{- range $service := list (include "clockwork.name" .) (printf "%s-worker" (include "clockwork.name" .)) -}}
+{{- $name := include "clockwork.name" . -}}
+{{- $services := list $name (printf "%s-worker" $name) -}}
+{{- if .Values.people.enabled -}}
+{{- $services = append $services (printf "%s-people" $name) -}}
+{{- end -}}
+{{- range $service := $services -}}
 {{- range $domain := list "" ".NS" ".NS.svc" ".NS.svc.cluster.local" -}}
 {{- $names = append $names (printf "%s%s" $service ($domain | replace "NS" $root.Release.Namespace)) -}}
 {{- end -}}
@@ -90,6 +95,33 @@ would print as 6.048e+08, 1.10 as 1.1), and `off` false; a list is joined by com
   value: /etc/clockwork/postgres/tls.key
 {{- end }}
 {{- end }}
+{{- if .Values.keysSecretName }}
+- name: CLOCKWORK_AUTH_KEYS_FILE
+  value: /etc/clockwork/keys/keys.toml
+{{- end }}
+{{- if .Values.ui.sessionSecretName }}
+- name: CLOCKWORK_UI_SECRET_FILE
+  value: /etc/clockwork/sessions/secrets
+{{- end }}
+{{- if .Values.ui.clientSecretName }}
+- name: CLOCKWORK_OIDC_UI_SECRET_FILE
+  value: /etc/clockwork/issuer/client-secret
+{{- end }}
+{{- if .Values.ui.linksConfigMapName }}
+- name: CLOCKWORK_UI_LINKS
+  value: /etc/clockwork/links/links.toml
+{{- end }}
+{{- end -}}
+
+{{/* The files of Secrets that a node reads, by the name of their volume and their folder below /etc/clockwork; those of callers
+and of the dashboard are with every node, so that none has settings of its own. */}}
+{{- define "clockwork.files" -}}
+http-tls: {folder: http, secret: {{ .Values.httpTlsSecretName | quote }}}
+kafka-tls: {folder: kafka, secret: {{ .Values.kafkaTlsSecretName | quote }}}
+postgres-tls: {folder: postgres, secret: {{ .Values.postgresTlsSecretName | quote }}}
+keys: {folder: keys, secret: {{ .Values.keysSecretName | quote }}}
+sessions: {folder: sessions, secret: {{ .Values.ui.sessionSecretName | quote }}}
+issuer: {folder: issuer, secret: {{ .Values.ui.clientSecretName | quote }}}
 {{- end -}}
 
 {{/* The Secrets whose keys are settings: (list root "init"); of two with one key the later counts. */}}
@@ -119,19 +151,16 @@ volumeMounts:
   # Sockets of several processes (CLOCKWORK_PROCESSES); nothing else is written.
   - name: tmp
     mountPath: /tmp
-  {{- if .Values.httpTlsSecretName }}
-  - name: http-tls
-    mountPath: /etc/clockwork/http
+  {{- range $volume, $files := include "clockwork.files" . | fromYaml }}
+  {{- if $files.secret }}
+  - name: {{ $volume }}
+    mountPath: /etc/clockwork/{{ $files.folder }}
     readOnly: true
   {{- end }}
-  {{- if .Values.kafkaTlsSecretName }}
-  - name: kafka-tls
-    mountPath: /etc/clockwork/kafka
-    readOnly: true
   {{- end }}
-  {{- if .Values.postgresTlsSecretName }}
-  - name: postgres-tls
-    mountPath: /etc/clockwork/postgres
+  {{- if .Values.ui.linksConfigMapName }}
+  - name: links
+    mountPath: /etc/clockwork/links
     readOnly: true
   {{- end }}
 {{- end -}}
@@ -199,22 +228,17 @@ volumes:
     emptyDir:
       medium: Memory
       sizeLimit: 16Mi
-  {{- with $root.Values.httpTlsSecretName }}
-  - name: http-tls
+  {{- range $volume, $files := include "clockwork.files" $root | fromYaml }}
+  {{- if $files.secret }}
+  - name: {{ $volume }}
     secret:
-      secretName: {{ . }}
+      secretName: {{ $files.secret }}
       defaultMode: 0440
   {{- end }}
-  {{- with $root.Values.kafkaTlsSecretName }}
-  - name: kafka-tls
-    secret:
-      secretName: {{ . }}
-      defaultMode: 0440
   {{- end }}
-  {{- with $root.Values.postgresTlsSecretName }}
-  - name: postgres-tls
-    secret:
-      secretName: {{ . }}
-      defaultMode: 0440
+  {{- with $root.Values.ui.linksConfigMapName }}
+  - name: links
+    configMap:
+      name: {{ . }}
   {{- end }}
 {{- end -}}
