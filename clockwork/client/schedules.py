@@ -163,7 +163,7 @@ class ListFilters(TypedDict, total=False):
 
 
 def list_query(
-    client_id: str,
+    client_id: str | None,
     clock: Clock,
     *,
     status: Status | None = None,
@@ -173,7 +173,7 @@ def list_query(
     due_to: When | None = None,
     page_size: int = 100,
 ) -> dict[str, str]:
-    """The query of a list. Raises: ValueError, OverflowError."""
+    """The query of a list; without `client_id` that of one over all clients. Raises: ValueError, OverflowError."""
     query = {
         "clientId": client_id,
         "status": status,
@@ -208,14 +208,7 @@ def upcoming_query(
     page_size: int = 100,
 ) -> dict[str, str]:
     """The query of a list of what is due next. Raises: ValueError, OverflowError."""
-    query = {
-        "clientId": client_id,
-        "topic": topic,
-        "dueFrom": None if due_from is None else str(epoch_ms(due_from, clock)),
-        "dueTo": None if due_to is None else str(epoch_ms(due_to, clock)),
-        "limit": str(page_size),
-    }
-    return given(query)
+    return list_query(client_id, clock, topic=topic, due_from=due_from, due_to=due_to, page_size=page_size)
 
 
 class ForecastWindow(TypedDict, total=False):

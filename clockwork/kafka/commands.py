@@ -150,7 +150,7 @@ class KafkaCommandLog:
 
                 begun_s = loop.time()
                 await work(batch, note_effects)
-                # What a larger batch of before has noted holds on for the rest of it.
+                # The note of a larger batch, made before a restart, still holds for its records that are left.
                 await commit(consumer, membership, where, end, _effects_before(noted) if end < noted else "")
                 records_max = records_of_next(records_max, loop.time() - begun_s)
         except KafkaError:

@@ -1,4 +1,4 @@
-"""What the dashboard and its tests are made of, compared offline with what was written down when it was fetched."""
+"""The vendored files of the dashboard and of its tests, compared offline with what was noted when they were fetched."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""What the dashboard is made of, besides our own code."""
+"""The parts of the dashboard that are not our own code."""
