@@ -21,6 +21,9 @@ CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3 python
 # Processes that run the tests: one with the real services and one without keep two cores busy. 0: all in one process.
 WORKERS ?= 2
 
+# The start of make, in epoch seconds: "ready after" of make run counts the set-up, too.
+BEGAN := $(shell date +%s)
+
 # More arguments for the target: `make test ARGS="-k lanes"`.
 ARGS ?=
 
@@ -34,7 +37,7 @@ help: ## this list
 setup: $(STAMP) ## the environment in .venv; done at once when it is up to date
 
 run: $(STAMP) ## one node with a real Kafka and DynamoDB Local, STORE=postgresql or memory; Ctrl-C ends all of it
-	@$(PY) -m infra.local.run $(if $(STORE),--store $(STORE)) $(ARGS)
+	@$(PY) -m infra.local.run --began $(BEGAN) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 demo: $(STAMP) ## against the running node: create schedules, consume them, show lateness and order
 	@$(PY) -m infra.local.demo $(ARGS)
@@ -137,6 +140,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  rm -rf $(VENV); \
 	  "$$python" -m venv $(VENV); \
 	fi; \
+	echo "setup: fetching packages into $(VENV), once; a minute or more"; \
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,dev]'; \
 	touch $(STAMP)
 

@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,7 @@ import click
 from click.shell_completion import get_completion_class
 
 import clockwork as package
-from clockwork.cli import EXIT_CODES, NOT_STARTED
+from clockwork.cli import EXIT_CODES, NOT_STARTED, early_json, has_early_json
 from clockwork.errors import CannotStart, Unavailable
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _ELSEWHERE: Final = {
     "calendar": "clockwork.cli.calendar:calendar",
     "clients": "clockwork.cli.activity:clients_command",
     "events": "clockwork.cli.activity:events_command",
-    "forecast": "clockwork.cli.outlook:forecast_command",
+    "forecast": "clockwork.cli.forecast:forecast_command",
     "minutes": "clockwork.cli.activity:minutes_command",
     "admin": "clockwork.cli.admin:admin",
 }
@@ -74,7 +75,33 @@ def _usage_in_one_line() -> Iterator[None]:
         raise  # a group without a command: it shows its help
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx is not None else "clockwork"
-        raise _WrongUsage(f"{error.format_message()} (see {path} --help)") from error
+        said = _unknown_command(error) if isinstance(error, click.NoSuchCommand) else error.format_message()
+        raise _WrongUsage(f"{said} (see {path} --help)") from error
+
+
+def _unknown_command(error: click.NoSuchCommand) -> str:
+    """The error, with the commands that have this name, or else one like it: of its group, or else of any."""
+    if error.ctx is None:
+        return error.message
+    root = error.ctx.find_root()
+    places = list(_places(root.command, root))
+    names = {name for _, name in places}
+    alike = [error.command_name] if error.command_name in names else get_close_matches(error.command_name, names)
+    meant = [(path, name) for path, name in places if name in alike]
+    own = [(path, name) for path, name in meant if path == error.ctx.command_path]
+    found = " or ".join(f"`{path} {name}`" for path, name in own or meant)
+    return f"{error.message} Did you mean {found}?" if found else error.message
+
+
+def _places(group: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    """Path of its group, and name, of each command below a group."""
+    if not isinstance(group, click.Group):
+        return
+    for name in group.list_commands(context):
+        yield context.command_path, name
+        command = group.get_command(context, name)
+        if command is not None:
+            yield from _places(command, click.Context(command, parent=context, info_name=name))
 
 
 class _Root(click.Group):
@@ -111,6 +138,7 @@ class _Root(click.Group):
 
 @click.group(
     cls=_Root,
+    params=[early_json()],
     epilog="\b\nExamples:\n"
     "  clockwork run --role worker\n"
     "  clockwork schedule create shop order-1 --topic orderTopic --in 15m --data '{\"a\":1}'\n"
@@ -139,6 +167,8 @@ def clockwork(ctx: click.Context, url: str, api_key_file: IO[bytes] | None, time
     Without a command it runs a node, as `clockwork run` does. --url, --api-key-file and --timeout-ms are for the commands
     that call a service: schedule, job, calendar, forecast and admin.
     """
+    if has_early_json(ctx) and ctx.invoked_subcommand not in _CALLS_A_SERVICE:
+        raise click.UsageError(f"{ctx.invoked_subcommand} takes no --json")
     if ctx.invoked_subcommand in _CALLS_A_SERVICE:
         from clockwork.cli.connection import Connection
 

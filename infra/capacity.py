@@ -54,7 +54,7 @@ class Load:
     """The load of the busiest moment."""
 
     creates_per_s: float
-    """Of schedules."""
+    """Schedules that are created in a second."""
     due_per_s: float
     """Schedules that become due."""
     runs_per_s: float = 0.0

@@ -1,4 +1,4 @@
-"""What every test has: the real services, if it asks for them, and an event loop that it leaves as it found it."""
+"""Fixtures of every test: the real services, if it asks for them, and an event loop that it leaves as it found it."""
 
 import asyncio
 import inspect

@@ -16,6 +16,8 @@ Exit codes of the whole command line:
 
 from typing import Final
 
+import click
+
 EXIT_CODES: Final = (
     "\b\nExit codes: 0 done, 2 wrong command line, 3 refused, 4 no such schedule or job, 5 its state does not\n"
     "allow it, 6 in flight, 7 API key, 8 over a quota, 9 outcome unknown (the same command again settles it)."
@@ -25,3 +27,19 @@ NOT_STARTED: Final = (
     "\b\nExit codes: 0 done, 2 refused (each line on standard error says what to change), 1 anything else."
 )
 """For the help of commands of a node."""
+_EARLY_JSON: Final = "clockwork.cli.json"
+
+
+def early_json() -> click.Option:
+    """The flag `--json` of a group, before the name of a command: it is taken as if it stood behind it."""
+
+    def note(context: click.Context, _param: click.Parameter, given: bool) -> None:
+        if given:
+            context.meta[_EARLY_JSON] = True
+
+    return click.Option(["--json"], is_flag=True, hidden=True, expose_value=False, callback=note)
+
+
+def has_early_json(context: click.Context) -> bool:
+    """True if `--json` stood before the name of the command."""
+    return _EARLY_JSON in context.meta

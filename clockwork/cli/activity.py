@@ -9,7 +9,8 @@ import click
 
 from clockwork.cli import EXIT_CODES
 from clockwork.cli.connection import Connection, ServiceCommand, connected
-from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
+from clockwork.cli.render import cell, instant, json_option, print_json, printable
+from clockwork.cli.table import Table, print_table
 from clockwork.cli.values import Duration, Time
 from clockwork.client import Event, Minutes
 from clockwork.domain.activity import KINDS, MINUTE_MS
@@ -54,7 +55,9 @@ def events_command(
         raise click.UsageError("--from and --last exclude each other")
     # Ctrl-C is the way to stop following, no failure.
     with suppress(KeyboardInterrupt) if follow else nullcontext(), connection.client() as client:
-        table = new_table("at", "what", "of", "topic", "late", "how", "by")
+        table = Table(
+            *("at", "what", "of", "topic", "late", "how", "by"), prose=("how",), least=("by", "topic", "late")
+        )
         found = client.events(
             since=since if last is None else -last,
             kinds=kinds,
@@ -106,7 +109,8 @@ def _manner(event: Event) -> str:
     attempts = f"{event.attempts} attempts" if event.attempts is not None and event.attempts > 1 else None
     answers = None if event.answers is None else ", ".join(f"{n} {name}" for name, n in event.answers.items())
     count = f"{event.count} in all" if event.count is not None and event.answers is None else None
-    return "; ".join(each for each in (event.result, attempts, place, answers, count, event.reason) if each)
+    result = event.result if event.last_refusal is None else f"{event.result} ({event.last_refusal})"
+    return "; ".join(each for each in (result, attempts, place, answers, count, event.reason) if each)
 
 
 @click.command(
@@ -141,12 +145,13 @@ def minutes_command(
 
 def _print_minutes(found: Minutes) -> None:
     columns = ("created", "cancelled", "moved", "delivered", "retried", "failed")
-    table = new_table("from", *columns, "99 % within")
+    least = ("moved", "retried", "cancelled")
+    table = Table("from", *columns, "99 % within", least=least)
     for each in found.minutes:
         counts = (getattr(each, name) for name in columns)
         table.add_row(instant(each.at_ms), *map(str, counts), _within(each.lateness, found.lateness_bounds_ms))
     print_table(table)
-    by_topic = new_table("topic", *columns, "99 % within")
+    by_topic = Table("topic", *columns, "99 % within", least=least)
     for topic in found.topics:
         counts = (getattr(topic, name) for name in columns)
         by_topic.add_row(cell(topic.topic), *map(str, counts), _within(topic.lateness, found.lateness_bounds_ms))
@@ -178,7 +183,7 @@ def clients_command(connection: Connection, json_: bool) -> None:
     if json_:
         print_json(found)
         return
-    table = new_table("client", "first create", "last create")
+    table = Table("client", "first create", "last create")
     for each in found.clients:
         table.add_row(cell(each.client_id), each.first_day, each.last_day)
     print_table(table)

@@ -9,7 +9,8 @@ import click
 from clockwork.cli import EXIT_CODES
 from clockwork.cli.connection import Connection, ServiceGroup, connected
 from clockwork.cli.dead_letters import dead_letters
-from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
+from clockwork.cli.render import cell, in_words, instant, json_option, print_json, printable
+from clockwork.cli.table import Table, print_table
 from clockwork.cli.transfer import export_command, import_command
 from clockwork.schema.nodes import NodesDocument
 from clockwork.schema.operations import FencedDocument, PausesDocument, ShardDocument, ShardsDocument
@@ -29,7 +30,7 @@ def admin() -> None:
 @json_option
 @connected
 def pauses(connection: Connection, json_: bool) -> None:
-    """Show which clients and topics are paused."""
+    """Show which clients and topics are paused, since when, by whom and why."""
     _print_pauses(connection.call(PausesDocument, "GET", "/admin/pauses"), json_=json_)
 
 
@@ -75,10 +76,10 @@ def _print_pauses(found: PausesDocument, *, json_: bool) -> None:
     if json_:
         print_json(found)
         return
-    table = new_table("paused", "name", "since")
+    table = Table("paused", "name", "since", "by", "reason", prose=("reason",), least=("by",))
     for kind, paused in (("client", found.clients), ("topic", found.topics)):
         for each in paused:
-            table.add_row(kind, cell(each.name), instant(each.since_ms))
+            table.add_row(kind, cell(each.name), instant(each.since_ms), cell(each.by), cell(each.reason))
     print_table(table)
 
 
@@ -98,9 +99,9 @@ def nodes(connection: Connection, json_: bool) -> None:
 
 
 def _print_nodes(found: NodesDocument) -> None:
-    table = new_table(
-        "process", "node", "role", "version", "since", "seen", "shards", "created/s", "delivered/s", "lag", "trouble"
-    )
+    columns = ("process", "node", "role", "version", "since", "seen", "shards", "created/s", "delivered/s", "lag")
+    least = ("since", "version", "lag", "created/s", "role", "delivered/s")
+    table = Table(*columns, "trouble", prose=("trouble",), least=least)
     for each in found.nodes:
         troubles = [
             *(["gone"] if each.gone else []),
@@ -114,7 +115,7 @@ def _print_nodes(found: NodesDocument) -> None:
             cell(each.role),
             cell(each.version),
             instant(each.since_ms),
-            f"{max(0, found.as_of_ms - each.seen_at_ms) / 1_000:.0f} s ago",
+            f"{in_words(max(0, found.as_of_ms - each.seen_at_ms) // 1_000 * 1_000)} ago",
             f"{each.shards} of {each.assigned}",
             f"{each.created_per_second:.1f}",
             f"{each.delivered_per_second:.1f}",
@@ -165,7 +166,11 @@ def fence(connection: Connection, shard: int, reason: str | None, json_: bool) -
 
 
 def _print_shards(found: list[ShardDocument]) -> None:
-    table = new_table("shard", "owner", "node", "epoch", "floor", "frontier", "oldest due", "lag")
+    table = Table(
+        *("shard", "owner", "node", "epoch", "floor", "frontier", "oldest due", "lag"),
+        prose=("owner",),
+        least=("floor", "epoch", "frontier", "node"),
+    )
     for each in found:
         owner = each.owner or "none"
         table.add_row(
@@ -176,9 +181,15 @@ def _print_shards(found: list[ShardDocument]) -> None:
             instant(each.floor_ms) if each.floor_ms else "",
             instant(each.frontier_ms) if each.frontier_ms else "",
             "" if each.oldest_due_ms is None else instant(each.oldest_due_ms),
-            f"{each.lag_ms / 1_000:.1f} s" if each.lag_ms else "",
+            _lag_text(each),
         )
     print_table(table)
+
+
+def _lag_text(shard: ShardDocument) -> str:
+    if not shard.lag_ms:
+        return ""
+    return f"{in_words(shard.lag_ms)}{' (paused)' if shard.oldest_paused else ''}"
 
 
 for _command in (dead_letters, export_command, import_command):

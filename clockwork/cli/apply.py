@@ -7,11 +7,15 @@ that another request makes meanwhile is never undone: that job is refused, and t
 A job that stands as it is declared is not touched: its armed run stays, and it gets no new version. What a declaration
 leaves out has its default, also where the stored job has another value, so the file alone says how its jobs are. Pauses are
 no part of a declaration: a paused job stays paused.
+
+Jobs are read and changed some at a time, and told in the order of the file. Deletes begin when all else has ended: a job
+that was refused may be the successor of one that would be deleted.
 """
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Any, Final, Literal
 
 import click
@@ -26,10 +30,13 @@ from clockwork.client.aio import read_document
 from clockwork.client.jobs import jobs_query, path_of_job
 from clockwork.client.transport import Transport
 from clockwork.clock import SystemClock
+from clockwork.concurrency import gather_bounded
 from clockwork.schema.job import JobForm, JobsDocument
 from clockwork.schema.json import canonical
 from clockwork.schema.schedule import DeliveryForm
 
+AT_ONCE: Final = 8
+"""Requests side by side. A file of hundreds of jobs takes seconds, and leaves most of a node to others."""
 Action = Literal["create", "change", "keep", "delete"]
 _DONE: Final[Mapping[Action, str]] = {
     "create": "created",
@@ -103,7 +110,7 @@ def apply_command(
     deleted = [step.job_id for step in plan if step.action == "delete"]
     if deleted and not yes:
         click.confirm(f"Delete {', '.join(map(printable, deleted))}?", abort=True, err=True)
-    refused_codes = connection.run(lambda transport: _carry_out(transport, declared, plan, json_=json_))
+    refused_codes = connection.run(lambda transport: carry_out(transport, declared, plan, json_=json_))
     if refused_codes:
         raise click.exceptions.Exit(min(refused_codes))
 
@@ -113,7 +120,7 @@ def apply_command(
 
 async def _plan(transport: Transport, declared: JobsFile, *, prune: bool) -> list[Step]:
     """Raises: CallFailed."""
-    steps = [await _step(transport, declared, job_id) for job_id in declared.jobs]
+    steps = await gather_bounded(partial(_step, transport, declared), declared.jobs, at_once=AT_ONCE)
     if prune:
         query = jobs_query(declared.client_id, label=(LABEL, declared.name))
         async for page in pages(transport, JobsDocument, "/jobs", query):
@@ -160,27 +167,61 @@ def _text(document: Mapping[str, Any], name: str) -> bytes | None:
 # --- its execution
 
 
-async def _carry_out(transport: Transport, declared: JobsFile, plan: Sequence[Step], *, json_: bool) -> list[int]:
-    """Carries out the plan, step by step. Returns the exit codes of those that were refused.
+async def carry_out(transport: Transport, declared: JobsFile, plan: Sequence[Step], *, json_: bool) -> list[int]:
+    """Carries out the plan, and tells of each step in the plan's order. Returns the exit codes of those that were refused.
 
-    Raises: CallFailed: the outcome of a step is unknown, and those after it were not begun.
+    Raises: CallFailed: the outcome of a step is unknown; no other was begun since.
     """
-    codes: list[int] = []
-    for step in plan:
-        if step.action == "delete" and codes:
+    deletes = [step for step in plan if step.action == "delete"]
+    codes = await _side_by_side(transport, declared, [step for step in plan if step.action != "delete"], json_=json_)
+    if codes:
+        for step in deletes:
             click.echo(f"{printable(step.job_id)}: not deleted, because others were refused", err=True)
-            continue
+        return codes
+    return await _side_by_side(transport, declared, deletes, json_=json_)
+
+
+async def _side_by_side(transport: Transport, declared: JobsFile, steps: Sequence[Step], *, json_: bool) -> list[int]:
+    """Takes steps that do not depend on each other. Returns and raises as `carry_out`."""
+    outcomes: list[Job | CallFailed | None] = [None] * len(steps)
+    codes: list[int] = []
+    unknown: list[CallFailed] = []
+    told = 0
+
+    def tell(upto: int) -> None:
+        nonlocal told
+        for step, outcome in zip(steps[told:upto], outcomes[told:upto], strict=True):
+            if isinstance(outcome, TooMany | Unavailable):
+                click.echo(f"stopped at {printable(step.job_id)}; the same command again goes on from there", err=True)
+            elif isinstance(outcome, CallFailed):
+                codes.append(exit_code(outcome))
+                _tell_refused(step, outcome)
+            elif outcome is not None:
+                _tell(step, outcome, json_=json_)
+        told = upto
+
+    async def take(number: int) -> None:
+        if unknown:
+            return
         try:
-            _tell(step, await _do(transport, declared, step), json_=json_)
-        except (TooMany, Unavailable):
-            click.echo(f"stopped at {printable(step.job_id)}; the same command again goes on from there", err=True)
-            raise
+            outcomes[number] = await _do(transport, declared, steps[number])
         except CallFailed as failure:
-            codes.append(exit_code(failure))
-            errors = failure.errors if isinstance(failure, InvalidRequest) else ()
-            for line in [f"{each.field}: {each.message}" for each in errors] or [failure_line(failure)]:
-                click.echo(f"{printable(step.job_id)}: {printable(line)}", err=True)
+            outcomes[number] = failure
+            if isinstance(failure, TooMany | Unavailable):
+                unknown.append(failure)
+        tell(next((place for place in range(told, len(steps)) if outcomes[place] is None), len(steps)))
+
+    await gather_bounded(take, range(len(steps)), at_once=AT_ONCE)
+    tell(len(steps))  # those behind a step that was not begun
+    if unknown:
+        raise unknown[0]
     return codes
+
+
+def _tell_refused(step: Step, failure: CallFailed) -> None:
+    errors = failure.errors if isinstance(failure, InvalidRequest) else ()
+    for line in [f"{each.field}: {each.message}" for each in errors] or [failure_line(failure)]:
+        click.echo(f"{printable(step.job_id)}: {printable(line)}", err=True)
 
 
 async def _do(transport: Transport, declared: JobsFile, step: Step) -> Job:

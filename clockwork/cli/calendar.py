@@ -7,7 +7,8 @@ import click
 
 from clockwork.cli import EXIT_CODES
 from clockwork.cli.connection import Connection, ServiceGroup, connected
-from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
+from clockwork.cli.render import cell, instant, json_option, print_json, printable
+from clockwork.cli.table import Table, print_table
 from clockwork.cli.values import INTEGER_MAX, json_object
 from clockwork.client import Calendar, Exclude
 
@@ -105,7 +106,11 @@ def list_(connection: Connection, client_id: str, json_: bool) -> None:
             for each in found:
                 print_json(each)
             return
-        table = new_table("name", "version", "changed", "entries", "description")
+        table = Table(
+            *("name", "version", "changed", "entries", "description"),
+            prose=("description",),
+            least=("entries", "changed"),
+        )
         for each in found:
             size = len(each.dates) + len(each.annual) + len(each.weekdays) + len(each.cron)
             changed = instant(each.updated_at_ms)

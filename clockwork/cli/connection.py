@@ -7,6 +7,7 @@ from typing import IO, Any, Final, Self, TypeVar
 import click
 from pydantic import BaseModel
 
+from clockwork.cli import early_json, has_early_json
 from clockwork.cli.exit_codes import FAILED, exit_code, failure_line
 from clockwork.client import CallFailed, Client, Retries
 from clockwork.client.aio import read_document
@@ -93,6 +94,8 @@ class ServiceCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuses text that no request can carry, before anything is sent. Names of files may be any bytes."""
         rest = super().parse_args(ctx, args)
+        if has_early_json(ctx) and not any("--json" in param.opts for param in self.params):
+            raise click.UsageError(f"{self.name} takes no --json", ctx)
         for param in self.get_params(ctx):
             value = ctx.params.get(param.name or "")
             for text in value if isinstance(value, tuple) else (value,):
@@ -122,11 +125,21 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+_TWINS: Final = {"get": "show", "show": "get"}
+
+
 class ServiceGroup(click.Group):
-    """A group of such commands."""
+    """A group of such commands. `get` and `show` are one word in it, and `--json` may stand before a command."""
 
     command_class = ServiceCommand
     group_class = type
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self.params.append(early_json())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, _TWINS.get(cmd_name, cmd_name))
 
 
 connected = click.make_pass_decorator(Connection)

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
-from rich.table import Table
 
 from clockwork.cli.connection import Connection, ServiceGroup, connected, pages
 from clockwork.cli.exit_codes import CONFLICT, exit_code, failure_line
-from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
+from clockwork.cli.render import cell, instant, json_option, print_json, printable
+from clockwork.cli.table import Table, print_table
 from clockwork.client import CallFailed, TooMany, Unavailable
 from clockwork.client.aio import path_of, read_document
 from clockwork.client.transport import Transport, failure_of_item
@@ -72,7 +72,10 @@ def list_letters(
     """List the open dead letters, topic by topic; within a Kafka partition oldest first."""
 
     async def list_all(transport: Transport) -> None:
-        table = new_table("in", "place", "at", "client", "key", "topic", "reason", "attempts", "now", "open")
+        table = Table(
+            *("in", "place", "at", "client", "key", "topic", "reason", "attempts", "now", "open"),
+            least=("attempts", "topic", "at", "open", "in"),
+        )
         try:
             async for letter in _letters(transport, Filter(client_id, topic, reason, stored_in), only_open=not all_):
                 if json_:
@@ -255,7 +258,8 @@ def _named(letter: DeadLetterDocument) -> str:
 
 
 def _add_row(table: Table, letter: DeadLetterDocument) -> None:
-    values = (letter.client_id, letter.schedule_key, letter.topic, letter.reason, letter.attempts, letter.status)
+    reason = letter.reason if letter.last_refusal is None else f"{letter.reason} ({letter.last_refusal})"
+    values = (letter.client_id, letter.schedule_key, letter.topic, reason, letter.attempts, letter.status)
     table.add_row(
         cell(letter.dead_letter_topic),
         f"{letter.partition} {letter.offset}",

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
-from clockwork.cli.render import cell, instant, new_table, print_json, print_table, printable
+from clockwork.cli.render import cell, instant, print_json, printable, status_cell
+from clockwork.cli.table import Table, print_table
 from clockwork.client import FireTime, Job, JobVersion, Run
 from clockwork.schema.trigger import TriggerDocument
 
@@ -154,13 +153,17 @@ def print_run(run: Run, *, json_: bool) -> None:
 
 def print_jobs(jobs: Iterable[Job], *, json_: bool) -> None:
     """Prints a table of all, or one line of JSON for each as it is read."""
-    table = new_table("job", "status", "trigger", "next run", "topic", "delivered", "failed", "skipped")
+    table = Table(
+        *("job", "status", "trigger", "next run", "topic", "delivered", "failed", "skipped"),
+        prose=("trigger",),
+        least=("skipped", "delivered", "topic", "failed"),
+    )
 
     def add(job: Job) -> None:
         counts = job.counts
         table.add_row(
             cell(job.job_id),
-            _status(job.status),
+            status_cell(job.status, _STYLES),
             cell(trigger_words(job.trigger)),
             "" if job.next_run is None else cell(job.next_run.local),
             cell(job.delivery.topic),
@@ -172,19 +175,23 @@ def print_jobs(jobs: Iterable[Job], *, json_: bool) -> None:
 
 def print_log(runs: Iterable[Run], *, json_: bool) -> None:
     """Prints a table of runs and skipped stretches, or one line of JSON for each as it is read."""
-    table = new_table("run", "status", "kind", "scheduled", "version", "attempt", "end")
+    table = Table(
+        *("run", "status", "kind", "scheduled", "version", "attempt", "end"),
+        prose=("end",),
+        least=("attempt", "version", "scheduled", "kind"),
+    )
 
     def add(run: Run) -> None:
         if run.run_id is None:
-            table.add_row("", _status(run.status), "", "", "", "", escape(_skipped_words(run)))
+            table.add_row("", status_cell(run.status, _STYLES), "", "", "", "", _skipped_words(run))
             return
         table.add_row(
             cell(run.run_id),
-            _status(run.status),
+            status_cell(run.status, _STYLES),
             cell(run.kind),
             "" if run.scheduled_at_ms is None else instant(run.scheduled_at_ms),
             *("" if each is None else str(each) for each in (run.version, run.attempt)),
-            escape(run_end(run)),
+            run_end(run),
         )
 
     _print_all(runs, table, add, json_=json_)
@@ -192,7 +199,11 @@ def print_log(runs: Iterable[Run], *, json_: bool) -> None:
 
 def print_versions(versions: Iterable[JobVersion], *, json_: bool) -> None:
     """Prints a table of versions, or one line of JSON for each as it is read."""
-    table = new_table("version", "changed", "by", "trigger", "topic", "description")
+    table = Table(
+        *("version", "changed", "by", "trigger", "topic", "description"),
+        prose=("trigger", "description"),
+        least=("topic", "by"),
+    )
 
     def add(version: JobVersion) -> None:
         table.add_row(
@@ -215,7 +226,3 @@ def _print_all(found: Iterable[Any], table: Table, add: Callable[[Any], None], *
             add(each)
     if not json_:
         print_table(table)
-
-
-def _status(status: str) -> str:
-    return f"[{_STYLES[status]}]{status}[/]" if status in _STYLES else cell(status)

@@ -1,21 +1,28 @@
-"""Output of the commands: tables and lines for people, JSON for programs."""
+"""Output of the commands: values and lines for people, JSON for programs."""
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
 from pydantic import BaseModel
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
+from clockwork.cli import has_early_json
+from clockwork.cli.table import Table, print_table
 from clockwork.client import PastSchedule, Schedule, Why
 
-json_option = click.option("--json", "json_", is_flag=True, help="Print JSON as the API answers it, one object a line.")
+json_option = click.option(
+    "--json",
+    "json_",
+    is_flag=True,
+    callback=lambda context, _param, given: given or has_early_json(context),
+    help="Print JSON as the API answers it, one object a line.",
+)
 
+_UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _STYLES: Final = {"pending": "cyan", "delivered": "green", "failed": "red", "cancelled": "yellow", "superseded": "dim"}
 
 
@@ -58,20 +65,27 @@ def one_line(text: str) -> str:
 
 
 def cell(text: str | None) -> str:
-    """A text from the service as the cell of a table, markup escaped; empty for None."""
-    return escape(printable(text or ""))
+    """A text from the service as the cell of a table; empty for None."""
+    return printable(text or "")
 
 
-def new_table(*columns: str, title: str | None = None) -> Table:
-    """An empty table whose long cells are folded, never cut."""
-    table = Table(title=None if title is None else cell(title), title_justify="left")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table
+def status_cell(status: str, styles: Mapping[str, str]) -> Text:
+    """A status as the cell of a table, in its colour."""
+    return Text(printable(status), styles.get(status, ""))
 
 
-def print_table(table: Table) -> None:
-    Console(soft_wrap=True).print(table)
+def in_words(span_ms: int) -> str:
+    """A span in its two largest units, such as `14 min 53 s`; below a minute to a tenth of a second."""
+    if span_ms < 1_000:
+        return f"{span_ms} ms" if span_ms else "0 s"
+    if span_ms < 60_000:
+        return f"{span_ms // 100 / 10:g} s"
+    parts: list[tuple[int, str]] = []
+    for unit, unit_ms in _UNITS:
+        count, span_ms = divmod(span_ms, unit_ms)
+        if count or parts:
+            parts.append((count, unit))
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)
 
 
 def end_of_why(found: Why) -> str:
@@ -85,7 +99,9 @@ def end_of(schedule: Schedule | PastSchedule | Why) -> str:
         delivered = schedule.delivered
         return f"{delivered.lateness_ms} ms late, Kafka partition {delivered.partition} offset {delivered.offset}"
     if schedule.failed is not None:
-        return printable(f"{schedule.failed.reason}, {schedule.failed.attempts} attempts")
+        failed = schedule.failed
+        refusal = "" if failed.last_refusal is None else f", the last refused for {failed.last_refusal}"
+        return printable(f"{failed.reason}, {failed.attempts} attempts{refusal}")
     return ""
 
 
@@ -116,17 +132,18 @@ def print_schedules(schedules: Iterable[Schedule | PastSchedule], *, json_: bool
         print_table(schedule_table(schedules))
 
 
-def schedule_table(schedules: Iterable[Schedule | PastSchedule], title: str | None = None) -> Table:
+def schedule_table(schedules: Iterable[Schedule | PastSchedule], title: str = "") -> Table:
     """A table of schedules, a row for each."""
-    table = new_table("key", "due", "status", "topic", "ordering key", "end", title=title)
+    columns = ("key", "due", "status", "topic", "ordering key", "end")
+    table = Table(*columns, prose=("end",), least=("ordering key", "topic"), title=printable(title))
     for each in schedules:
         table.add_row(
             cell(each.schedule_key),
             instant(each.schedule_time_ms),
-            f"[{_STYLES[each.status]}]{each.status}[/]" if each.status in _STYLES else cell(each.status),
+            status_cell(each.status, _STYLES),
             cell(_topic(each)),
             cell(each.ordering_key),
-            escape(end_of(each)),
+            end_of(each),
         )
     return table
 

@@ -10,10 +10,11 @@ import click
 from clockwork.cli import EXIT_CODES
 from clockwork.cli.connection import Connection, ServiceGroup, connected
 from clockwork.cli.load import load_command
-from clockwork.cli.outlook import upcoming_command, why_command
 from clockwork.cli.render import json_option, print_schedule, print_schedules
+from clockwork.cli.upcoming import upcoming_command
 from clockwork.cli.values import INTEGER_MAX, ITEMS_MAX, Duration, Time, content_of, content_options, when
 from clockwork.cli.watch import watch_command
+from clockwork.cli.why import why_command
 from clockwork.client import When
 from clockwork.client.schedules import Status
 

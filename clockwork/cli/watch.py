@@ -61,5 +61,6 @@ def _watch_client(client: Client, client_id: str, every: timedelta) -> None:
     with suppress(KeyboardInterrupt), Live(console=Console(), auto_refresh=False) as live:
         while True:
             found = list(islice(client.list(client_id, page_size=_SCHEDULES_MAX), _SCHEDULES_MAX))
-            live.update(schedule_table(found, title=f"{client_id}: {len(found)} schedules"), refresh=True)
+            table = schedule_table(found, title=f"{client_id}: {len(found)} schedules")
+            live.update(table.fitted(live.console.width), refresh=True)
             time.sleep(every.total_seconds())

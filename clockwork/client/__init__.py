@@ -45,18 +45,18 @@ from clockwork.client.transport import Retries
 from clockwork.schema.activity import EventDocument as Event
 from clockwork.schema.activity import MinutesDocument as Minutes
 from clockwork.schema.calendar import CalendarDocument as Calendar
+from clockwork.schema.clients import ClientsDocument as Clients
+from clockwork.schema.forecast import ForecastDocument as Forecast
 from clockwork.schema.job import BackfillDocument as Backfill
 from clockwork.schema.job import FireTimeDocument as FireTime
 from clockwork.schema.job import JobDocument as Job
 from clockwork.schema.job import JobVersionDocument as JobVersion
 from clockwork.schema.job import RunDocument as Run
-from clockwork.schema.nodes import ClientsDocument as Clients
-from clockwork.schema.outlook import ForecastDocument as Forecast
-from clockwork.schema.outlook import UpcomingScheduleDocument as UpcomingSchedule
 from clockwork.schema.schedule import DeliveredDocument as Delivered
 from clockwork.schema.schedule import FailedDocument as Failed
 from clockwork.schema.schedule import PastDocument as PastSchedule
 from clockwork.schema.schedule import ScheduleDocument as Schedule
+from clockwork.schema.upcoming import UpcomingScheduleDocument as UpcomingSchedule
 from clockwork.schema.why import WhyDocument as Why
 
 __all__ = [

@@ -62,7 +62,9 @@ from clockwork.clock import Clock, SystemClock
 from clockwork.domain.names import LOOK_UP_ITEMS_MAX
 from clockwork.schema.activity import EventDocument, EventsDocument, MinutesDocument
 from clockwork.schema.calendar import CalendarDocument, CalendarsDocument
+from clockwork.schema.clients import ClientsDocument
 from clockwork.schema.completion import HeartbeatDocument
+from clockwork.schema.forecast import ForecastDocument
 from clockwork.schema.job import (
     BackfillDocument,
     FireTimeDocument,
@@ -74,10 +76,9 @@ from clockwork.schema.job import (
     RunsDocument,
     VersionsDocument,
 )
-from clockwork.schema.nodes import ClientsDocument
-from clockwork.schema.outlook import ForecastDocument, UpcomingDocument, UpcomingScheduleDocument
 from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 from clockwork.schema.transfer import ImportedJobDocument
+from clockwork.schema.upcoming import UpcomingDocument, UpcomingScheduleDocument
 from clockwork.schema.why import WhyDocument
 
 _Document = TypeVar("_Document", bound=BaseModel)

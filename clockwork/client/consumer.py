@@ -29,6 +29,8 @@ class DeadLetter:
     """The topic that it was meant for; empty if that could not be read."""
     reason: str
     attempts: int
+    last_refusal: str | None = None
+    """The reason of the last refusal; None: no attempt was refused for the record's content."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +129,7 @@ def _dead_letter(ours: dict[str, bytes]) -> DeadLetter:
         topic=_text(ours, record.DEAD_TOPIC),
         reason=_text(ours, record.DEAD_REASON),
         attempts=_number(ours, record.DEAD_ATTEMPTS),
+        last_refusal=_text(ours, record.DEAD_REFUSAL) if record.DEAD_REFUSAL in ours else None,
     )
 
 

@@ -31,7 +31,9 @@ from clockwork.clock import Clock
 from clockwork.domain.names import LOOK_UP_ITEMS_MAX
 from clockwork.schema.activity import EventDocument, MinutesDocument
 from clockwork.schema.calendar import CalendarDocument
+from clockwork.schema.clients import ClientsDocument
 from clockwork.schema.completion import HeartbeatDocument
+from clockwork.schema.forecast import ForecastDocument
 from clockwork.schema.job import (
     BackfillDocument,
     FireTimeDocument,
@@ -39,9 +41,8 @@ from clockwork.schema.job import (
     JobVersionDocument,
     RunDocument,
 )
-from clockwork.schema.nodes import ClientsDocument
-from clockwork.schema.outlook import ForecastDocument, UpcomingScheduleDocument
 from clockwork.schema.schedule import PastDocument, ScheduleDocument
+from clockwork.schema.upcoming import UpcomingScheduleDocument
 from clockwork.schema.why import WhyDocument
 
 _Value = TypeVar("_Value")

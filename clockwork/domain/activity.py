@@ -17,7 +17,8 @@ from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.domain.sharding import ShardId
 
 ChangeKind = Literal["created", "moved", "fired", "cancelled", "retried"]
-"""Kinds of what a request did to one schedule."""
+"""Kinds of what a request did to one schedule. `moved`: changed, be it its due time or anything else; `fired`: made due now
+(that it was sent is `delivered`); `retried`: armed again after it had failed."""
 EndKind = Literal["delivered", "refused", "failed", "dropped"]
 """`refused`: an attempt that the topic refused, and that is made again; `failed`: ended with a dead letter; `dropped`: ended
 without any record, because it was late."""
@@ -45,7 +46,8 @@ KINDS: Final[tuple[str, ...]] = tuple(
 LATENESS_BOUNDS_MS: Final = (1, 2, 5, 10, 50, 100, 500, 1_000, 10_000, 60_000, 600_000, 3_600_000)
 """Upper bounds of the buckets of lateness; one more holds what is later."""
 RATES: Final = ("created", "cancelled", "moved", "delivered", "retried", "failed")
-"""The counts of a minute before its buckets of lateness, in their order."""
+"""The counts of a minute before its buckets of lateness, in their order. Two have the name of a kind of event and count
+others (`RATE_OF_KIND`): `moved` also those that were fired and retried, `retried` the attempts that a topic refused."""
 DELIVERED: Final = RATES.index("delivered")
 COUNTS: Final = len(RATES) + len(LATENESS_BOUNDS_MS) + 1
 MINUTE_MS: Final = 60_000
@@ -91,6 +93,8 @@ class Event(NamedTuple):
     """The number of things by the answer that they got: `done`, or the reason why not."""
     reason: str | None = None
     """The reason that its person gave."""
+    last_refusal: str | None = None
+    """The reason of the last refusal before a failure: a short stable code."""
     stands_for: int = 1
     """The number of events that it stands for, about: above a rate only each n-th of its kind is kept."""
 
@@ -185,6 +189,15 @@ class TopicWait(NamedTuple):
     """That of the latest: a short stable code."""
 
 
+class TopicRateLimit(NamedTuple):
+    """The rate limit of a topic within a minute, as told by the processes that delivered to it or held it back."""
+
+    per_second: int
+    """Deliveries a second, at most: of one process, or of those together that tell of it."""
+    waits_begun: int
+    """Times that the topic began to wait for its limit, not deliveries: it waits as a whole."""
+
+
 @dataclass(kw_only=True, slots=True)
 class MinuteCounts:
     """Counts of one minute: those of one process, or of all."""
@@ -198,6 +211,9 @@ class MinuteCounts:
     """That of one process, made within the minute; never a sum."""
     waits: dict[Topic, TopicWait] = field(default_factory=dict)
     """The topics that waited at the end of the minute."""
+    rate_limits: dict[Topic, TopicRateLimit] = field(default_factory=dict)
+    """By topic, for those that have one and were delivered to or held back in the minute, as far as they were among their
+    process's largest (`TOPICS_SHOWN`)."""
 
     def of(self, topic: Topic) -> list[int]:
         """The topic's counts, to be changed."""
@@ -207,13 +223,20 @@ class MinuteCounts:
         return found
 
     def add(self, other: "MinuteCounts") -> None:
-        """Adds those of another process, or of another minute."""
+        """Adds those of another process in the same minute: those of another minute would add the limits up, too."""
         for topic, counts in other.topics.items():
             add_counts(self.of(topic), counts)
-        for topic, wait in other.waits.items():
-            self.waits[topic] = min(wait, self.waits.get(topic, wait))
+        self.waits = merged_waits(self.waits, other.waits)
+        for topic, (per_second, waits_begun) in other.rate_limits.items():
+            known = self.rate_limits.get(topic, TopicRateLimit(0, 0))
+            self.rate_limits[topic] = TopicRateLimit(known.per_second + per_second, known.waits_begun + waits_begun)
         self.processes += other.processes
         self.loop_lag_ms = max(self.loop_lag_ms, other.loop_lag_ms)
+
+
+def merged_waits(some: Mapping[Topic, TopicWait], more: Mapping[Topic, TopicWait]) -> dict[Topic, TopicWait]:
+    """The waits of both; a topic that is in both waits since the earlier."""
+    return {**some, **{topic: min(wait, some.get(topic, wait)) for topic, wait in more.items()}}
 
 
 def longest_waits(waits: Mapping[Topic, TopicWait]) -> dict[Topic, TopicWait]:

@@ -17,6 +17,7 @@ from clockwork.domain.record import (
     CLIENT_ID,
     DEAD_ATTEMPTS,
     DEAD_REASON,
+    DEAD_REFUSAL,
     DEAD_TOPIC,
     DELIVERY_ID,
     JOB_ID,
@@ -49,6 +50,8 @@ class DeadLetter:
     run_attempt: int | None = None
     reason: str | None
     attempts: int | None
+    last_refusal: str | None = None
+    """The reason of the last of these attempts; None also if none was refused for the record's content."""
     ordering_key: bytes | None
     value: bytes
     headers: tuple[tuple[str, bytes], ...]
@@ -102,6 +105,7 @@ def dead_letter(
         run_attempt=_number(found.get(RUN_ATTEMPT)),
         reason=found.get(DEAD_REASON) or None,
         attempts=_number(found.get(DEAD_ATTEMPTS)),
+        last_refusal=found.get(DEAD_REFUSAL) or None,
         ordering_key=key,
         value=value,
         headers=tuple((n, v) for n, v in headers if n != TRACEPARENT and not n.startswith(RESERVED_PREFIX)),

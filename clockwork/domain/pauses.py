@@ -16,7 +16,8 @@ from typing import Final
 from clockwork.domain.schedule import BrokenRow, Row
 
 PAUSED_MAX: Final = 200
-"""Paused clients and topics together: they are one stored item, which every node reads every few seconds."""
+"""Paused clients and topics together: they are one stored item, which every node reads every few seconds. With the longest
+names and reasons it has some 360 KB, and DynamoDB takes 400 KB."""
 
 
 class PauseKind(StrEnum):
@@ -27,13 +28,25 @@ class PauseKind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """The pause of one client or topic."""
+
+    since_ms: int
+    """In epoch milliseconds."""
+    by: str
+    """Name of the principal that paused it, or that gave the reason, if that came later."""
+    reason: str | None = None
+    """The reason, for people."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pauses:
-    """The paused clients and topics by name, and since when each is paused (epoch milliseconds)."""
+    """The paused clients and topics by name."""
 
     version: int = 0
     """Number of changes so far."""
-    clients: Mapping[str, int] = field(default_factory=dict)
-    topics: Mapping[str, int] = field(default_factory=dict)
+    clients: Mapping[str, Pause] = field(default_factory=dict)
+    topics: Mapping[str, Pause] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clients) + len(self.topics)
@@ -44,21 +57,22 @@ class Pauses:
             return row.schedule.client_id in self.clients or row.schedule.topic in self.topics
         return row.client_id in self.clients or (row.lane is not None and row.lane[0] in self.topics)
 
-    def has(self, kind: PauseKind, name: str) -> bool:
-        return name in self._of(kind)
+    def of(self, kind: PauseKind, name: str) -> Pause | None:
+        """The pause of this name; None: it is not paused."""
+        return self._of(kind).get(name)
 
-    def paused(self, kind: PauseKind, name: str, *, at_ms: int) -> "Pauses":
-        """The next version, with this name."""
-        return self._next(kind, {**self._of(kind), name: at_ms})
+    def with_pause(self, kind: PauseKind, name: str, pause: Pause) -> "Pauses":
+        """A copy with this pause: the next version."""
+        return self._next(kind, {**self._of(kind), name: pause})
 
-    def resumed(self, kind: PauseKind, name: str) -> "Pauses":
-        """The next version, without this name."""
-        return self._next(kind, {each: since_ms for each, since_ms in self._of(kind).items() if each != name})
+    def without_pause(self, kind: PauseKind, name: str) -> "Pauses":
+        """A copy without the pause of this name: the next version."""
+        return self._next(kind, {each: pause for each, pause in self._of(kind).items() if each != name})
 
-    def _of(self, kind: PauseKind) -> Mapping[str, int]:
+    def _of(self, kind: PauseKind) -> Mapping[str, Pause]:
         return self.clients if kind is PauseKind.CLIENT else self.topics
 
-    def _next(self, kind: PauseKind, names: Mapping[str, int]) -> "Pauses":
+    def _next(self, kind: PauseKind, names: Mapping[str, Pause]) -> "Pauses":
         changed = replace(self, version=self.version + 1)
         return replace(changed, clients=names) if kind is PauseKind.CLIENT else replace(changed, topics=names)
 

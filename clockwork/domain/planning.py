@@ -393,17 +393,19 @@ class Planner:
         """The end that the row has now unless its destination blocks it."""
         schedule = row.schedule
         attempts = row.retry.attempts if row.retry is not None else 0
+        last_refusal = row.retry.last_refusal if row.retry is not None else None
         late = schedule.deadline_ms is not None and self.bound_ms > row.due_ms + schedule.deadline_ms
         if late and schedule.on_late is not OnLate.DELIVER:
             action = Action.DROP if schedule.on_late is OnLate.DROP else Action.DEAD_LETTER
-            return PlannedDelivery(row=row, action=action, failure=Failure(reason=EXPIRED, attempts=attempts))
-        if wait is not None and wait.given_up:
-            failure = Failure(reason=wait.reason, attempts=attempts)
-            return PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure)
-        if (schedule.retry or self.retry).exhausted(attempts):
-            failure = Failure(reason="attempts_exhausted", attempts=attempts)
-            return PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure)
-        return PlannedDelivery(row=row, action=Action.DELIVER)
+            reason = EXPIRED
+        elif wait is not None and wait.given_up:
+            action, reason = Action.DEAD_LETTER, wait.reason
+        elif (schedule.retry or self.retry).exhausted(attempts):
+            action, reason = Action.DEAD_LETTER, "attempts_exhausted"
+        else:
+            return PlannedDelivery(row=row, action=Action.DELIVER)
+        failure = Failure(reason=reason, attempts=attempts, last_refusal=last_refusal)
+        return PlannedDelivery(row=row, action=action, failure=failure)
 
     def _fire(self, planned: PlannedDelivery) -> bool:
         self.deliveries.append(planned)

@@ -28,6 +28,8 @@ TRACEPARENT: Final = "traceparent"
 DEAD_TOPIC: Final = "clockwork-topic"
 DEAD_REASON: Final = "clockwork-reason"
 DEAD_ATTEMPTS: Final = "clockwork-attempts"
+DEAD_REFUSAL: Final = "clockwork-last-refusal"
+"""In dead letters whose record was refused: the reason of the last refusal."""
 DEAD_DETAIL: Final = "clockwork-detail"
 """In dead letters of commands only: the error in words."""
 DEAD_SOURCE: Final = "clockwork-source"
@@ -131,8 +133,10 @@ def _job_headers(schedule: Schedule, job: RunOfRow, now_ms: int) -> list[tuple[s
 
 
 def _post_mortem(topic: str, failure: Failure) -> tuple[tuple[str, bytes], ...]:
+    refusal = [] if failure.last_refusal is None else [(DEAD_REFUSAL, failure.last_refusal.encode())]
     return (
         (DEAD_TOPIC, topic.encode()),
         (DEAD_REASON, failure.reason.encode()),
         (DEAD_ATTEMPTS, str(failure.attempts).encode()),
+        *refusal,
     )

@@ -144,6 +144,16 @@ def sees_topic(principal: Principal, topic: str) -> bool:
     return not principal.rights.isdisjoint(LOOK) and principal.topics.cover(topic)
 
 
+def sees_events(principal: Principal, *, client_id: str | None, topic: str | None) -> bool:
+    """True if the principal is shown events of this client; without one, events of this topic (all with `admin`). With them
+    go the names of those who caused them."""
+    if Right.READ not in principal.rights:
+        return False
+    if client_id is not None:
+        return principal.clients.cover(client_id)
+    return Right.ADMIN in principal.rights or (topic is not None and principal.topics.cover(topic))
+
+
 def _not_covered(field: str) -> Forbidden:
     message = "is not covered by this key"
     return Forbidden(f"{field} {message}.", [FieldError(field, message)])

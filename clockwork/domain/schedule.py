@@ -14,7 +14,7 @@ final. Its end is decided by the owner of its shard (Kafka's commit) or by a req
 row on condition of its hold): docs/design.md, sections 4 and 5.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Final, NewType
 
@@ -193,6 +193,8 @@ class Retry:
     """Epoch of the owner that wrote it; a cancel believes only the present owner's."""
     attempts: int
     """Number of attempts that were refused for the record's content."""
+    last_refusal: str | None = None
+    """The reason of the latest of these: a short stable code. For people; nothing is decided by it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,6 +312,21 @@ class Failure:
     reason: str
     """Short stable code, as in `Refusal.reason`; `EXPIRED`, `unreadable`, `attempts_exhausted`."""
     attempts: int
+    last_refusal: str | None = None
+    """The reason of the last of these attempts; None: no attempt was refused for the record's content, or, in a marker,
+    it is not said (`with_last_refusal`)."""
+
+
+def with_last_refusal(failure: Failure | None, row: Row | BrokenRow) -> Failure | None:
+    """The failure of a row by its marker, with the last refusal of its record.
+
+    The row has that, and a marker does not: the row is there until its end is written, and people alone read it. So the
+    marker stays as small as it is. A late copy of an earlier retry mark may name an earlier refusal; the attempts, which
+    are the marker's, stay right.
+    """
+    if failure is None or not isinstance(row, Row) or row.retry is None:
+        return failure
+    return replace(failure, last_refusal=row.retry.last_refusal)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

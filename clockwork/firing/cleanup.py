@@ -21,7 +21,15 @@ from clockwork.concurrency import Backoff, gather_bounded
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.position import Position
 from clockwork.domain.retry import BackoffPolicy
-from clockwork.domain.schedule import BrokenRow, EndState, Guarantee, Outcome, Row, outcome_expiry_s
+from clockwork.domain.schedule import (
+    BrokenRow,
+    EndState,
+    Guarantee,
+    Outcome,
+    Row,
+    outcome_expiry_s,
+    with_last_refusal,
+)
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Contested, NewerFormat, StoreUnavailable, Unavailable
 from clockwork.firing.job_chains import JobChains
@@ -370,6 +378,6 @@ def outcome_of(completed: Completed, *, retention_ms: int) -> Outcome | None:
         at_ms=entry.at_ms,
         schedule=schedule,
         receipt=entry.receipt,
-        failure=entry.failure,
+        failure=with_last_refusal(entry.failure, row),
         expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=entry.at_ms, retention_ms=retention_ms),
     )

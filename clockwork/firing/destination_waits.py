@@ -25,11 +25,12 @@ nodes would cost a message per record: the limit of the cluster is the rate time
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.domain.activity import TopicWait
+from clockwork.domain.activity import TopicRateLimit, TopicWait
 from clockwork.domain.destination import Destination
 from clockwork.domain.planning import DestinationWait
 from clockwork.domain.rate import Buckets, Rate
@@ -47,9 +48,18 @@ AWAY_BACKOFF: Final = BackoffPolicy(initial_ms=100, max_ms=2_000)
 FORGET_MS: Final = 60_000
 """A destination without a send for this long after its wait begins anew: an old refusal is no proof of a long wait."""
 
+SINCE_KEPT_MS: Final = 3_600_000
+"""Time for which a refused destination without a send keeps the time of its first refusal, for people: while its rows are
+paused, cancelled or moved nothing is sent to it, and that is no sign that it takes records again. No longer, because it
+may have taken some from another node."""
+SINCE_MAX: Final = 1_000
+"""Destinations that do so: their names come from clients."""
+
 NS_PER_MS: Final = 1_000_000
 ROUNDS_PER_SECOND: Final = 4
 """A rate-limited destination resumes at most this often in a second."""
+TOLD_MAX: Final = 1_000
+"""Rate-limited destinations whose waits are counted for people, until they are taken: their names come from clients."""
 
 
 class DestinationRateLimits:
@@ -62,6 +72,8 @@ class DestinationRateLimits:
         self._telemetry = telemetry
         self._buckets: Buckets[Destination] = Buckets(self._rate_of)
         self._waits: dict[Destination, DestinationWait] = {}
+        self._begun: Counter[Destination] = Counter()
+        """Waits begun since the last `take_counts`, of at most `TOLD_MAX` destinations."""
 
     def waits(self, now_ms: int) -> dict[Destination, DestinationWait]:
         """The destinations that wait for their next tokens, each with its wait."""
@@ -70,7 +82,7 @@ class DestinationRateLimits:
 
     def take(self, destination: Destination, now_ms: int) -> DestinationWait | None:
         """Takes one token. Returns the wait, and takes nothing, if the destination waits or has no token."""
-        if not self._per_second.get(destination, self._default_per_second):
+        if not self.per_second(destination):
             return None
         waiting = self._waits.get(destination)
         if waiting is not None and waiting.until_ms > now_ms:
@@ -84,10 +96,26 @@ class DestinationRateLimits:
         wait = DestinationWait(until_ms=now_ms - (-round_ns // NS_PER_MS), reason="over_its_pace", rate_limited=True)
         self._waits[destination] = wait
         self._telemetry.limited("topic_deliveries")
+        if destination in self._begun or len(self._begun) < TOLD_MAX:
+            self._begun[destination] += 1
         return wait
 
+    def per_second(self, destination: Destination) -> int:
+        """Deliveries a second to this destination, at most; 0: no limit."""
+        return self._per_second.get(destination, self._default_per_second)
+
+    def take_counts(self, delivered_to: Iterable[Destination]) -> dict[Destination, TopicRateLimit]:
+        """Takes the counts since the last call: limit and waits of each destination that was delivered to or held back.
+        Those without a limit are left out."""
+        begun, self._begun = self._begun, Counter()
+        return {
+            each: TopicRateLimit(self.per_second(each), begun[each])
+            for each in {*delivered_to, *begun}
+            if self.per_second(each)
+        }
+
     def _rate_of(self, destination: Destination) -> Rate:
-        per_second = self._per_second.get(destination, self._default_per_second)
+        per_second = self.per_second(destination)
         return Rate(per_second=per_second, burst=per_second)
 
 
@@ -99,7 +127,7 @@ def rate_limits(settings: PaceSettings, telemetry: Telemetry) -> DestinationRate
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RefusedDestination:
     since_ms: int
-    """Time of the first refusal."""
+    """Time of the first refusal since its last record, for people; giving up goes by the next one."""
     missing_since_ms: int | None
     """Time of the first refusal that can lead to giving up; None after a sign of life."""
     failures: int
@@ -125,15 +153,20 @@ class DestinationWaits:
         self._limits = limits
         self._refusals: dict[Destination, _RefusedDestination] = {}
         self._looked_up: set[Destination] = set()
+        self._since: dict[Destination, tuple[int, int]] = {}
+        """Destinations without a send for a while: time of the first refusal, and time up to which it is kept."""
 
     def at(self, now_ms: int) -> Mapping[Destination, DestinationWait]:
         """The destinations that are not to be sent to at this time; one in both has the wait of its back-off."""
         for each in [d for d, state in self._refusals.items() if state.wait.until_ms + FORGET_MS <= now_ms]:
-            del self._refusals[each]
+            state = self._refusals.pop(each)
+            if len(self._since) >= SINCE_MAX:
+                del self._since[next(iter(self._since))]
+            self._since[each] = state.since_ms, state.wait.until_ms + SINCE_KEPT_MS
         waits = self._limits.waits(now_ms) if self._limits is not None else {}
         return waits | {each: state.wait for each, state in self._refusals.items() if state.wait.until_ms > now_ms}
 
-    def waiting(self, now_ms: int) -> dict[Destination, TopicWait]:
+    def refusing_topics(self, now_ms: int) -> dict[Destination, TopicWait]:
         """The destinations that have refused a record and taken none since: for people. Without those that are over their
         rate, which take records all the while."""
         return {
@@ -141,6 +174,11 @@ class DestinationWaits:
             for each, state in self._refusals.items()
             if state.wait.until_ms + FORGET_MS > now_ms
         }
+
+    def take_counts(self, delivered_to: Iterable[Destination]) -> dict[Destination, TopicRateLimit]:
+        """Takes the counts since the last call, for people: limit and waits of each destination that was delivered to or
+        held back."""
+        return self._limits.take_counts(delivered_to) if self._limits is not None else {}
 
     def in_backoff(self, destination: Destination, now_ms: int) -> bool:
         """True during the destination's back-off. The rate limit is ignored."""
@@ -189,8 +227,10 @@ class DestinationWaits:
             reason=reason,
             given_up=only_dead_letters and overdue and before is not None and before.wait.given_up,
         )
+        first_ms, kept_until_ms = self._since.pop(destination, (now_ms, now_ms))
+        since_ms = first_ms if now_ms < kept_until_ms else now_ms
         self._refusals[destination] = _RefusedDestination(
-            since_ms=before.since_ms if before is not None else now_ms,
+            since_ms=before.since_ms if before is not None else since_ms,
             missing_since_ms=missing_since_ms,
             failures=failures,
             wait=wait,
@@ -247,5 +287,6 @@ class DestinationWaits:
 
     def succeeded(self, destination: Destination) -> None:
         """Ends the back-off: the destination has taken a record."""
+        self._since.pop(destination, None)
         if self._refusals.pop(destination, None) is not None:
             log.info("Topic is back", extra={"event": "topic.back", "topic": destination})

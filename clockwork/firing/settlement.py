@@ -134,6 +134,7 @@ class Settlement:
                 "topic": planned.lane[0] if planned.lane else None,
                 "reason": planned.failure.reason,
                 "attempts": planned.failure.attempts,
+                "last_refusal": planned.failure.last_refusal,
                 "dropped": planned.action is Action.DROP,
             },
         )
@@ -189,9 +190,9 @@ class Settlement:
                 "attempts": attempts,
             },
         )
-        await self._write_retry(lease, row, at_ms=at_ms, attempts=attempts)
+        await self._write_retry(lease, row, at_ms=at_ms, attempts=attempts, refusal=refusal.reason)
 
-    async def _write_retry(self, lease: ShardLease, row: Row, *, at_ms: int, attempts: int) -> None:
+    async def _write_retry(self, lease: ShardLease, row: Row, *, at_ms: int, attempts: int, refusal: str) -> None:
         """Announces the time, then writes it, again and again until there is an answer.
 
         A copy of the write that is applied later is harmless. While this incarnation owns the shard, it fires the row at
@@ -202,7 +203,7 @@ class Settlement:
         """
         at_ms = announced_at_ms(row, at_ms, epoch=lease.epoch, announced_not_before_ms=lease.announced_not_before_ms)
         lease.announced_not_before_ms[row.position] = at_ms
-        retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
+        retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts, last_refusal=refusal)
         backoff = Backoff(self._rng, RETRY_WRITE_BACKOFF)
         while True:
             try:

@@ -354,11 +354,10 @@ class ShardPass:
                 announced_not_before_ms=lease.announced_not_before_ms,
             )
             lease.announced_not_before_ms[row.position] = at_ms
-            attempts = row.retry.attempts if row.retry is not None else 0
+            before = row.retry if row.retry is not None else Retry(at_ms=0, epoch=0, attempts=0)
+            retry = replace(before, at_ms=at_ms, epoch=lease.epoch)
             try:
-                await self._store.set_retry(
-                    row.name, Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts), drop_hold=True
-                )
+                await self._store.set_retry(row.name, retry, drop_hold=True)
             except (TransactionConflict, StoreUnavailable):
                 # Its cancel is being decided at this moment, or the row's own place in the store is throttled. The row
                 # keeps to the announced time; the next pass sees the hold again. No other row waits for this one.

@@ -19,14 +19,14 @@ from clockwork.domain.activity import (
     largest_topics,
 )
 from clockwork.domain.destination import Topic
-from clockwork.domain.rights import Principal, Right, authorize_any
+from clockwork.domain.rights import Principal, Right, authorize_any, sees_events
 from clockwork.errors import EventsOff, FieldError, Forbidden, InvalidInput
-from clockwork.http.query import LIMIT_DEFAULT, LIMIT_MAX, TIME, limit_of, read_query, time_of
+from clockwork.http.query import CLIENT, LIMIT_DEFAULT, LIMIT_MAX, TIME, TOPIC, limit_of, read_query, time_of
 from clockwork.http.responses import json_list_response, json_response
 from clockwork.http.routes import ACTIVITY, EVENTS_OFF, KEYED_CALL, Answer, Parameter, route
 from clockwork.operations.activity import MINUTES_BACK_MS, ActivityTail, Cursor, Step
-from clockwork.schema.activity import EventsDocument, MinutesDocument, render_counts, render_event
-from clockwork.schema.schedule import CLIENT_ID_SCHEMA, KEY_SCHEMA, TOPIC_SCHEMA, client_id_of, key_of, topic_of
+from clockwork.schema.activity import EventsDocument, MinutesDocument, render_counts, render_event, render_rate_limit
+from clockwork.schema.schedule import KEY_SCHEMA, key_of
 
 STEPS_MAX: Final = 1_500
 """Steps of one answer: a day by the minute."""
@@ -65,10 +65,14 @@ _EVENTS: Final = (
         example="delivered,failed",
         parse=_kinds,
     ),
-    Parameter(name="clientId", description="Only of this client.", schema=CLIENT_ID_SCHEMA, parse=client_id_of),
+    CLIENT,
     Parameter(name="scheduleKey", description="Only with this key, or of this job.", schema=KEY_SCHEMA, parse=key_of),
-    Parameter(name="topic", description="Only of this topic.", schema=TOPIC_SCHEMA, parse=topic_of),
-    Parameter(name="result", description="Only with this result.", schema={"type": "string"}),
+    TOPIC,
+    Parameter(
+        name="result",
+        description="Only refusals and failures with this reason, a short stable code.",
+        schema={"type": "string"},
+    ),
     Parameter(
         name="limit",
         description=f"Events of one answer; by default {LIMIT_DEFAULT}.",
@@ -89,7 +93,7 @@ _MINUTES: Final = (
         example=MINUTE_MS,
         parse=_step_ms,
     ),
-    Parameter(name="topic", description="Only of this topic.", schema=TOPIC_SCHEMA, parse=topic_of),
+    TOPIC,
 )
 
 
@@ -181,7 +185,10 @@ class ActivityHandlers:
             "asOf": now_ms,
             "latenessBoundsMs": list(LATENESS_BOUNDS_MS),
             "minutes": [_step(at_ms, step, whole=whole) for at_ms, step in page.steps.items()],
-            "topics": [{"topic": name, **render_counts(counts)} for name, counts in by_topic.items()],
+            "topics": [
+                {"topic": name, **render_counts(counts), **render_rate_limit(page.rate_limits.get(name))}
+                for name, counts in by_topic.items()
+            ],
         }
         document["waiting"] = [
             {"topic": name, "since": wait.since_ms, "reason": wait.reason} for name, wait in page.waits.items()
@@ -218,13 +225,11 @@ def _filter(principal: Principal, given: Mapping[str, object]) -> Callable[[Even
     """The events that the principal may see and has asked for."""
     kinds, client_id, topic = given.get("kind"), given.get("clientId"), given.get("topic")
     key, result = given.get("scheduleKey"), given.get("result")
-    admin = Right.ADMIN in principal.rights
 
     def covered(event: Event) -> bool:
-        if event.client_id is not None:
-            return principal.clients.cover(event.client_id)
-        # A topic that was paused; a shard that was fenced, or a row of which no client can be read.
-        return admin or (event.topic is not None and event.shard is None and principal.topics.cover(event.topic))
+        # Without a client: a topic that was paused; a shard that was fenced, or a row of which no client can be read.
+        topic = event.topic if event.shard is None else None
+        return sees_events(principal, client_id=event.client_id, topic=topic)
 
     def shows(event: Event) -> bool:
         return (

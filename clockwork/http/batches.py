@@ -5,7 +5,7 @@ An error in the envelope refuses the whole; an error in an item is that item's r
 single request for its stored part (256 KiB of data and headers); its JSON is bounded by the body's limit.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -17,15 +17,14 @@ from clockwork.access.gate import principal_of
 from clockwork.domain.activity import BatchKind
 from clockwork.domain.names import BATCH_ITEMS_MAX, LOOK_UP_ITEMS_MAX
 from clockwork.domain.record import TRACEPARENT
-from clockwork.domain.schedule import ClientId
 from clockwork.errors import InvalidInput
 from clockwork.http import query as queries
 from clockwork.http.actions import BatchRecord
 from clockwork.http.body import body_of, single_header
 from clockwork.http.responses import json_list_response, problem_of
-from clockwork.http.routes import CALL_WITH_BODY, MANY, READ_UNITS, Answer, PageReads, route
+from clockwork.http.routes import CALL_WITH_BODY, MANY, READ_UNITS, Answer, ReadMetering, route
 from clockwork.requests.results import CancelResult, ChangeResult, Created, CreateResult, Declined, ScheduleView
-from clockwork.requests.service import ActedItem, RequestService
+from clockwork.requests.service import ActionItem, RequestService
 from clockwork.schema import problems
 from clockwork.schema.batch import (
     BatchDocument,
@@ -35,6 +34,7 @@ from clockwork.schema.batch import (
     GetManyForm,
     RetryManyForm,
     read_actions,
+    read_cancel_item,
     read_few,
     read_fire_item,
     read_items,
@@ -94,10 +94,9 @@ class BatchHandlers:
         answers=_ANSWERS,
     )
     async def cancel(self, request: web.Request) -> web.Response:
-        items, reason = await self._read_actions(request, read_key)
+        items, reason = await self._read_actions(request, read_cancel_item)
         results = await self.requests.cancel_batch(principal_of(request), items)
-        clients = (item if isinstance(item, InvalidInput) else item[0] for item in items)
-        return await self._acted(request, "batch_cancelled", results, clients, reason)
+        return await self._actions_response(request, "batch_cancelled", items, results, reason)
 
     @route(
         "POST",
@@ -112,7 +111,7 @@ class BatchHandlers:
     async def fire(self, request: web.Request) -> web.Response:
         items, reason = await self._read_actions(request, read_fire_item)
         results = await self.requests.fire_batch(principal_of(request), items)
-        return await self._acted(request, "batch_fired", results, _clients_of(items), reason)
+        return await self._actions_response(request, "batch_fired", items, results, reason)
 
     @route(
         "POST",
@@ -131,7 +130,7 @@ class BatchHandlers:
         read = partial(read_retry_item, cluster=self.cluster, now_ms=self.requests.context.clock.now_ms())
         items, reason = await self._read_actions(request, read)
         results = await self.requests.retry_batch(principal_of(request), items)
-        return await self._acted(request, "batch_retried", results, _clients_of(items), reason)
+        return await self._actions_response(request, "batch_retried", items, results, reason)
 
     @route(
         "POST",
@@ -145,7 +144,7 @@ class BatchHandlers:
         ),
         request=GetManyForm,
         parameters=(queries.FIELDS, queries.DATA_AS),
-        reads=PageReads(call="get", only_summaries=True),
+        reads=ReadMetering(call="get", only_summaries=True),
         answers={
             **_ANSWERS,
             200: Answer(
@@ -159,34 +158,30 @@ class BatchHandlers:
         items = await read_json(body, partial(read_few, read=read_key))
         return await batch_response(await self.requests.find_many(principal_of(request), items), detail)
 
-    async def _acted(
+    async def _actions_response(
         self,
         request: web.Request,
         kind: BatchKind,
+        items: Sequence[ActionItem | InvalidInput],
         results: Sequence["_Result | Exception"],
-        clients: Iterable[ClientId | InvalidInput],
         reason: str | None,
     ) -> web.Response:
         """The answer to a batch of actions, which is recorded as a whole."""
         recorded = BatchRecord(request, self.requests.context.telemetry, kind, reason=reason)
         documents = _documents(results, WHOLE, retry=kind == "batch_retried")
         response = await json_list_response("results", recorded.counted(documents))
-        recorded.finish(clients)
+        recorded.finish(item if isinstance(item, InvalidInput) else item.client_id for item in items)
         return response
 
     async def _read_actions(
-        self, request: web.Request, read: Callable[[Any], _T]
-    ) -> tuple[list[_T | InvalidInput], str | None]:
+        self, request: web.Request, read: Callable[[Any], ActionItem]
+    ) -> tuple[list[ActionItem | InvalidInput], str | None]:
         body = await body_of(request, bytes_max=self.body_bytes_max)
         return await read_json(body, partial(read_actions, read=read))
 
     async def _read(self, request: web.Request, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
         body = await body_of(request, bytes_max=self.body_bytes_max)
         return await read_json(body, partial(read_items, read=read))
-
-
-def _clients_of(items: Sequence[ActedItem | InvalidInput]) -> Iterator[ClientId | InvalidInput]:
-    return (item if isinstance(item, InvalidInput) else item.client_id for item in items)
 
 
 _Result = CreateResult | CancelResult | ChangeResult | ScheduleView

@@ -27,8 +27,8 @@ from clockwork.http.routes import (
     OPERATOR_CALL,
     READ_UNITS,
     Answer,
-    PageReads,
     Parameter,
+    ReadMetering,
     problem,
     route,
 )
@@ -93,7 +93,7 @@ class LetterHandlers:
             "letter's data and the `requestId` `dead-letter-<deliveryId>`, runs it again, once."
         ),
         parameters=(*queries.PAGING, _IN_TOPIC),
-        reads=PageReads(call="dead_letters"),
+        reads=ReadMetering(call="dead_letters"),
         polled=True,
         answers={
             200: Answer(description="A page.", model=DeadLettersDocument, headers=(READ_UNITS,)),
@@ -122,7 +122,7 @@ class LetterHandlers:
         summary="One dead letter",
         description="By its place.",
         parameters=(replace(_IN_TOPIC, description="The topic that it is in; by default the cluster's."),),
-        reads=PageReads(call="dead_letters"),
+        reads=ReadMetering(call="dead_letters"),
         answers={
             200: Answer(description="The letter.", model=DeadLetterDocument, headers=(READ_UNITS,)),
             404: problem("There is none at this place."),
@@ -165,7 +165,7 @@ class LetterHandlers:
         items, reason = await self._read(request)
         results = await self.batches.discard(principal_of(request), items)
         documents = map(_discard_result, items, results)
-        return await self._acted(request, "batch_discarded", documents, items, reason)
+        return await self._actions_response(request, "batch_discarded", documents, items, reason)
 
     @route(
         "POST",
@@ -190,9 +190,9 @@ class LetterHandlers:
     async def retry(self, request: web.Request) -> web.Response:
         items, reason = await self._read(request)
         results = await self.batches.retry(principal_of(request), items)
-        return await self._acted(request, "batch_retried", map(_retry_result, results), items, reason)
+        return await self._actions_response(request, "batch_retried", map(_retry_result, results), items, reason)
 
-    async def _acted(
+    async def _actions_response(
         self,
         request: web.Request,
         kind: BatchKind,
@@ -309,6 +309,7 @@ def document_of(view: DeadLetterView, principal: Principal) -> dict[str, Any]:
         "topic": letter.topic,
         "reason": letter.reason,
         "attempts": letter.attempts,
+        "lastRefusal": letter.last_refusal,
         "discardedAt": view.discarded_at_ms,
         "status": present.status.value if present is not None else None,
         "version": present.version if present is not None else None,

@@ -17,8 +17,8 @@ from clockwork.http.routes import (
     READ_UNITS,
     SCHEDULES,
     Answer,
-    PageReads,
     Parameter,
+    ReadMetering,
     problem,
     route,
 )
@@ -84,7 +84,7 @@ class ListHandlers:
         summary="List a client's schedules",
         description="The present state of each key, of all states unless filtered. May lag by 5 s.",
         parameters=_LIST_PARAMETERS,
-        reads=PageReads(call="list", only_summaries=True),
+        reads=ReadMetering(call="list", only_summaries=True),
         answers={
             200: Answer(description="A page.", model=PageDocument, headers=(READ_UNITS,)),
             501: problem("This cluster keeps no index to list from."),

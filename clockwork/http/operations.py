@@ -38,21 +38,21 @@ from clockwork.http.routes import (
     READ_UNITS,
     Answer,
     Handler,
-    PageReads,
+    ReadMetering,
     add_routes,
     route,
 )
 from clockwork.http.shards import ShardHandlers
 from clockwork.http.transfer import JobTransferHandlers, TransferHandlers
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder, LetterBatches
-from clockwork.operations.nodes import NodeSurvey
 from clockwork.operations.pauses import PauseAdmin
+from clockwork.operations.processes import ProcessSurvey
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.service import RequestService
 from clockwork.schema.letter_batches import run_again
-from clockwork.schema.operations import PausesDocument
+from clockwork.schema.operations import PausesDocument, render_pause
 from clockwork.schema.reason import ReasonForm
 from clockwork.schema.schedule import client_id_of, topic_of
 
@@ -64,8 +64,8 @@ class AdminParts:
     pausing: PauseAdmin
     letters: DeadLetterAdmin
     discards: Discarder
-    survey: ShardAdmin
-    nodes: NodeSurvey
+    shards: ShardAdmin
+    processes: ProcessSurvey
     scan: PendingScan
 
 
@@ -76,8 +76,8 @@ def add_admin_routes(
     telemetry = requests.context.telemetry
     batches = LetterBatches(requests=requests, letters=parts.letters, discards=parts.discards, run_again=run_again)
     letters = LetterHandlers(letters=parts.letters, batches=batches, body_bytes_max=body_bytes_max)
-    shards = ShardHandlers(survey=parts.survey, telemetry=telemetry)
-    nodes = NodeHandlers(nodes=parts.nodes)
+    shards = ShardHandlers(shards=parts.shards, telemetry=telemetry)
+    nodes = NodeHandlers(survey=parts.processes)
     transfer = TransferHandlers(scan=parts.scan, requests=requests, cluster=cluster, body_bytes_max=body_bytes_max)
     jobs = JobTransferHandlers(jobs=requests.jobs, cluster=cluster, body_bytes_max=body_bytes_max)
     pauses = PauseHandlers(pausing=parts.pausing, telemetry=telemetry)
@@ -103,8 +103,8 @@ _ANSWERS: Final[Mapping[int, Answer]] = {
 _PAUSED: Final = (
     "Within seconds every node holds back the due schedules concerned, in place and in order; schedules behind them in the "
     "same lane wait too. Nothing is lost, no attempt is counted. Deadlines (`onLate`) are applied when delivery goes on. "
-    "Cancels and changes work as for any waiting schedule. The same call again changes nothing. Needs the right `operate`, "
-    "for a topic with a key that covers all clients."
+    "Cancels and changes work as for any waiting schedule. The same call again changes nothing; another `reason` replaces "
+    "`reason` and `by`, and `since` stays. Needs the right `operate`, for a topic with a key that covers all clients."
 )
 _RESUMED: Final = "Delivery goes on within seconds. The same call again changes nothing."
 
@@ -123,10 +123,11 @@ class PauseHandlers:
         tag=ADMIN,
         summary="Paused clients and topics",
         description=(
-            "Clients and topics whose schedules are held back: all for a key with the right `admin`; with `read` or "
-            "`operate` those that it covers."
+            "Clients and topics whose schedules are held back, since when, by whom and why: all for a key with the right "
+            "`admin`; with `read` or `operate` those that it covers. By whom is shown to who paused, "
+            "and to those who may see its events."
         ),
-        reads=PageReads(call="pauses"),
+        reads=ReadMetering(call="pauses", may_use_reserve=True),
         polled=True,
         answers={
             **_ANSWERS,
@@ -153,7 +154,7 @@ class PauseHandlers:
         principal, name = principal_of(request), _client(request)
         authorize_pausing(principal, client_id=name)
         reason = await reason_of(request)
-        pauses = await self.pausing.pause(PauseKind.CLIENT, name)
+        pauses = await self.pausing.pause(PauseKind.CLIENT, name, by=principal.name, reason=reason)
         record(self.telemetry, Action(kind="paused", by=principal.name, client_id=ClientId(name), reason=reason))
         return _pauses_response(pauses, principal)
 
@@ -188,7 +189,7 @@ class PauseHandlers:
         principal, name = principal_of(request), _topic(request)
         authorize_pausing(principal, topic=name)
         reason = await reason_of(request)
-        pauses = await self.pausing.pause(PauseKind.TOPIC, name)
+        pauses = await self.pausing.pause(PauseKind.TOPIC, name, by=principal.name, reason=reason)
         record(self.telemetry, Action(kind="paused", by=principal.name, topic=Topic(name), reason=reason))
         return _pauses_response(pauses, principal)
 
@@ -219,7 +220,12 @@ def _topic(request: web.Request) -> str:
 
 def _pauses_response(pauses: Pauses, principal: Principal) -> web.Response:
     document = {
-        kind: [{"name": name, "since": names[name]} for name in sorted(names) if sees(principal, name)]
-        for kind, names, sees in (("clients", pauses.clients, sees_client), ("topics", pauses.topics, sees_topic))
+        f"{kind.value}s": [
+            render_pause(kind, name, pause, principal) for name, pause in sorted(names.items()) if sees(principal, name)
+        ]
+        for kind, names, sees in (
+            (PauseKind.CLIENT, pauses.clients, sees_client),
+            (PauseKind.TOPIC, pauses.topics, sees_topic),
+        )
     }
     return json_response(document)

@@ -19,7 +19,7 @@ from clockwork.domain.position import LAST, Position
 from clockwork.errors import FieldError, InvalidInput, shortened
 from clockwork.http.routes import Parameter
 from clockwork.schema import json as json_body
-from clockwork.schema.schedule import Detail
+from clockwork.schema.schedule import CLIENT_ID_SCHEMA, TOPIC_SCHEMA, Detail, client_id_of, topic_of
 from clockwork.schema.times import time_ms_of_input
 
 LIMIT_DEFAULT: Final = 100
@@ -102,6 +102,10 @@ def time_of(text: str) -> int:
 
 
 TIME: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}
+CLIENT: Final = Parameter(
+    name="clientId", description="Only of this client.", schema=CLIENT_ID_SCHEMA, parse=client_id_of
+)
+TOPIC: Final = Parameter(name="topic", description="Only of this topic.", schema=TOPIC_SCHEMA, parse=topic_of)
 DUE: Final = (
     Parameter(name="dueFrom", description="Due at this time or later.", schema=TIME, parse=time_of),
     Parameter(name="dueTo", description="Due before this time.", schema=TIME, parse=time_of),

@@ -89,8 +89,9 @@ def _shown(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return shown
 
 
-def problem_of(error: Exception) -> Problem:
-    """The problem of the error that ended a request; logged, unless it is the caller's to mend."""
+def problem_of(error: Exception, *, reads: bool = False) -> Problem:
+    """The problem of the error that ended a request; logged, unless it is the caller's to mend. `reads`: the request
+    changes nothing."""
     match error:
         case Refusal():
             return error.problem
@@ -103,7 +104,7 @@ def problem_of(error: Exception) -> Problem:
                 kind = type(error).__name__
                 extra = {"event": "request.unavailable", "kind": kind, "error": str(error), "once_per": kind}
                 log.warning("Request answered 503", extra=extra)
-            return problems.of_error(error)
+            return problems.of_error(error, reads=reads)
         case _:
             error_id = secrets.token_hex(8)
             log.error("Request failed", exc_info=error, extra={"event": "request.failed", "error_id": error_id})

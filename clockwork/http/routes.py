@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel
 
 from clockwork.domain.triggers.exclusions import CALENDAR_NAME
-from clockwork.ports.telemetry import PageCall
+from clockwork.ports.telemetry import ReadCall
 from clockwork.schema import problems
 from clockwork.schema.problems import InternalDocument, InvalidDocument, ProblemDocument
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, KEY_SCHEMA, TOPIC_SCHEMA
@@ -65,14 +65,16 @@ class Parameter:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PageReads:
-    """A call of the dashboard: what it reads at the store is counted, and bounded (`http.page_reads`)."""
+class ReadMetering:
+    """Metering, bound and sharing of a route's reads, from any caller (`http.read_budget`)."""
 
-    call: PageCall
+    call: ReadCall
     shared_s: float = 0.0
     """Time for which equal requests get the answer to the first of them. 0 for answers that never lag."""
     only_summaries: bool = False
-    """True if it is the dashboard's only with `fields=summary`."""
+    """True if its reads count only with `fields=summary`, as the dashboard asks."""
+    may_use_reserve: bool = False
+    """True: without query parameters it may begin on the reserve."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -92,7 +94,7 @@ class Route:
     """The model of the body; None: the call has none."""
     request_required: bool = True
     parameters: tuple[Parameter, ...] = ()
-    reads: "PageReads | None" = None
+    reads: ReadMetering | None = None
     """None: its reads are not counted."""
     polled: bool = False
     """True if pages ask for it again and again: its answer has an `ETag`, and an unchanged one is 304 (`http.polls`)."""

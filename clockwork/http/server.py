@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,25 +18,32 @@ from clockwork.http import operations as admin_calls
 from clockwork.http.activity import ActivityHandlers
 from clockwork.http.batches import BatchHandlers
 from clockwork.http.calendars import CalendarHandlers
+from clockwork.http.clients import ClientHandlers
 from clockwork.http.connection import Connection, ConnectionCount
+from clockwork.http.forecast import ForecastHandlers
 from clockwork.http.jobs import JobHandlers
 from clockwork.http.lists import ListHandlers
 from clockwork.http.node_pages import Metrics, NodePages, Pages, Readiness
-from clockwork.http.nodes import ClientHandlers
 from clockwork.http.oidc_login import OidcLoginHandlers
-from clockwork.http.outlook import Outlook, OutlookHandlers
-from clockwork.http.page_reads import PageReadLimit
 from clockwork.http.polls import answer_unchanged
+from clockwork.http.read_budget import ReadBudget
 from clockwork.http.responses import problem_of, problem_response
 from clockwork.http.routes import add_routes
 from clockwork.http.same_origin import same_origin
 from clockwork.http.schedules import ScheduleHandlers
-from clockwork.http.sessions import About, MeHandlers, SessionHandlers
+from clockwork.http.search import SearchHandlers
+from clockwork.http.sessions import ClusterInfo, MeHandlers, SessionHandlers
 from clockwork.http.ui import UiPages
+from clockwork.http.upcoming import UpcomingHandlers
+from clockwork.http.why import WhyHandlers
 from clockwork.operations.activity import ActivityTail
 from clockwork.operations.clients import ClientDirectory
+from clockwork.operations.forecast import Forecaster
 from clockwork.ports.tracing import Tracer
+from clockwork.requests.search import KeySearch
 from clockwork.requests.service import RequestService
+from clockwork.requests.upcoming import UpcomingReader
+from clockwork.requests.why import WhyReader
 from clockwork.settings.model import ConnectionSettings, HttpSettings
 from clockwork.tls import HANDSHAKE_S_MAX
 
@@ -53,6 +61,16 @@ TELEMETRY: Final = web.AppKey("telemetry", Metrics)
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueryServices:
+    """The services of a node that explain why a schedule waits, list and count what is due, and search."""
+
+    why: WhyReader
+    upcoming: UpcomingReader
+    forecaster: Forecaster
+    search: KeySearch
+
+
 def make_app(
     requests: RequestService,
     settings: HttpSettings,
@@ -66,9 +84,9 @@ def make_app(
     tail: ActivityTail | None = None,
     clients: ClientDirectory | None = None,
     ui: UiPages | None = None,
-    about: About | None = None,
+    cluster_info: ClusterInfo | None = None,
     login: OidcLogin | None = None,
-    outlook: Outlook | None = None,
+    query_services: QueryServices | None = None,
 ) -> web.Application:
     """The application with all routes.
 
@@ -79,18 +97,18 @@ def make_app(
     tail: the latest activity; None: this cluster records none.
     clients: None leaves out the list of clients.
     ui: None leaves out the dashboard, and its sessions.
-    about: the cluster, as callers are shown it.
+    cluster_info: the cluster, as callers are shown it.
     login: None leaves out the dashboard's logins at an issuer.
-    outlook: None leaves out the calls that only look.
+    query_services: None leaves out why, upcoming, forecast and search.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
     node = pages or NodePages(readiness=readiness, metrics=telemetry)
     gate = gate or Gate(None, telemetry)
-    about = about or About(cluster=settings.cluster)
+    cluster_info = cluster_info or ClusterInfo(cluster=settings.cluster)
     admission = authentication(gate, telemetry)
     own_site, tracer = same_origin(settings), requests.context.tracer
-    counted = PageReadLimit(settings.ui_read_units_per_second, telemetry).middleware()
+    counted = ReadBudget(settings.ui_read_units_per_second, telemetry).middleware()
     around = [*tracing(tracer), _metered(telemetry), own_site, admission, answer_unchanged(), counted]
     app = web.Application(middlewares=around, client_max_size=0)
     app[TELEMETRY] = telemetry
@@ -112,15 +130,18 @@ def make_app(
             add_routes(app, handlers)
         if clients is not None:
             add_routes(app, ClientHandlers(directory=clients))
-        if outlook is not None:
-            add_routes(app, OutlookHandlers(parts=outlook, tail=tail))
+        if query_services is not None:
+            add_routes(app, WhyHandlers(reader=query_services.why))
+            add_routes(app, UpcomingHandlers(reader=query_services.upcoming))
+            add_routes(app, ForecastHandlers(forecaster=query_services.forecaster, tail=tail))
+            add_routes(app, SearchHandlers(keys=query_services.search))
         if admin is not None:
             admin_calls.add_admin_routes(
                 app, admin, requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max
             )
-        add_routes(app, MeHandlers(about=about))
+        add_routes(app, MeHandlers(cluster_info=cluster_info))
         if ui is not None:
-            add_routes(app, SessionHandlers(about=about, gate=gate))
+            add_routes(app, SessionHandlers(cluster_info=cluster_info, gate=gate))
             add_routes(app, OidcLoginHandlers(settings=ui.settings, gate=gate, login=login))
             ui.add_to(app)
     add_routes(app, node)
@@ -155,7 +176,7 @@ def _metered(telemetry: Metrics) -> Middleware:
         try:
             response = await handler(request)
         except Exception as error:  # CancelledError is none of these: it goes on to the server
-            response = problem_response(problem_of(error))
+            response = problem_response(problem_of(error, reads=request.method in (hdrs.METH_GET, hdrs.METH_HEAD)))
         telemetry.request(route=_label(request), status=response.status, seconds=loop.time() - begun_s)
         return response
 

@@ -31,7 +31,7 @@ _NOT_BY_KEY: Final = problem("Callers need no key here, or log in at their issue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class About:
+class ClusterInfo:
     """The cluster, as `GET /me` shows it."""
 
     auth: Literal["none", "keys", "oidc"] = "none"
@@ -41,8 +41,8 @@ class About:
     search: Literal["on", "off"] = "on"
     links: Mapping[str, str] = field(default_factory=dict)
 
-    def document(self, principal: Principal, session: Session | None) -> dict[str, Any]:
-        """A `MeDocument`."""
+    def me_document(self, principal: Principal, session: Session | None) -> dict[str, Any]:
+        """The `MeDocument` of this caller."""
         document: dict[str, Any] = {
             "name": principal.name,
             "auth": self.auth,
@@ -71,7 +71,7 @@ class About:
 class MeHandlers:
     """`GET /me`."""
 
-    about: About
+    cluster_info: ClusterInfo
 
     @route(
         "GET",
@@ -83,14 +83,14 @@ class MeHandlers:
         answers={200: Answer(description="The caller.", model=MeDocument), **EVERY_CALL, 401: _NO_KEY},
     )
     async def me(self, request: web.Request) -> web.Response:
-        return json_response(self.about.document(principal_of(request), request.get(SESSION)))
+        return json_response(self.cluster_info.me_document(principal_of(request), request.get(SESSION)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionHandlers:
     """Login and logout of the dashboard."""
 
-    about: About
+    cluster_info: ClusterInfo
     gate: Gate
 
     @route(
@@ -119,13 +119,13 @@ class SessionHandlers:
     async def log_in(self, request: web.Request) -> web.Response:
         sessions = self.gate.sessions
         if sessions is None or sessions.keys is None:
-            raise Refusal(_not_by_key(self.about.auth))
+            raise Refusal(_not_by_key(self.cluster_info.auth))
         check_transport(request, sessions)
         key = await read_json(await body_of(request, bytes_max=LOGIN_BYTES_MAX), read_login)
         with self.gate.counting_refusals(request):
             session, principal = sessions.for_key(key)
         REDACTED.set(principal.redacted)
-        response = json_response(self.about.document(principal, session))
+        response = json_response(self.cluster_info.me_document(principal, session))
         set_session(response, sessions, session)
         sessions.log_begun(session)
         return response

@@ -13,7 +13,7 @@ from clockwork.domain.ownership import NodeState
 from clockwork.domain.sharding import ShardId
 from clockwork.http.actions import reason_of, record
 from clockwork.http.body import Refusal, path_parameter
-from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, READ_UNITS, Answer, PageReads, problem, route
+from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, READ_UNITS, Answer, ReadMetering, problem, route
 from clockwork.operations.shards import FencedOwner, NoOwner, ShardAdmin, ShardView
 from clockwork.ports.telemetry import Telemetry
 from clockwork.schema import json as json_body
@@ -29,7 +29,7 @@ SHARDS_SHARED_S: Final = 5.0
 class ShardHandlers:
     """The calls about shards."""
 
-    survey: ShardAdmin
+    shards: ShardAdmin
     telemetry: Telemetry
 
     @route(
@@ -42,12 +42,12 @@ class ShardHandlers:
             "Owner, progress and lag of each. Several shards have the same owner, and with it the same frontier. Equal "
             "requests within five seconds share an answer, but for those with `Cache-Control: no-cache`."
         ),
-        reads=PageReads(call="shards", shared_s=SHARDS_SHARED_S),
+        reads=ReadMetering(call="shards", shared_s=SHARDS_SHARED_S, may_use_reserve=True),
         polled=True,
         answers={200: Answer(description="The shards.", model=ShardsDocument, headers=(READ_UNITS,)), **ADMIN_CALL},
     )
     async def list(self, request: web.Request) -> web.Response:
-        return _json({"shards": [_document_of(view) for view in await self.survey.shards()]})
+        return _json({"shards": [_document_of(view) for view in await self.shards.shards()]})
 
     @route(
         "POST",
@@ -71,9 +71,9 @@ class ShardHandlers:
         },
     )
     async def fence(self, request: web.Request) -> web.Response:
-        shard = path_parameter(request, "shard", _shard_below(self.survey.count))
+        shard = path_parameter(request, "shard", _shard_below(self.shards.count))
         reason = await reason_of(request)
-        match await self.survey.fence(shard):
+        match await self.shards.fence(shard):
             case NoOwner():
                 raise Refusal(shard_not_owned(shard))
             case FencedOwner(owner=owner, shards=shards):
@@ -111,6 +111,10 @@ def _document_of(view: ShardView) -> dict[str, Any]:
         document |= _owner_members(view.owner)
     if oldest_ms is not None:
         document["oldestDue"] = oldest_ms
+    if view.oldest_paused:
+        document["oldestPaused"] = True
+    if view.topic is not None:
+        document["oldestTopic"] = view.topic
     return document if view.problem is None else document | {"problem": view.problem}
 
 

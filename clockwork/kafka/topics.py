@@ -397,34 +397,46 @@ async def _create(kafka: KafkaContext, plans: list[TopicPlan]) -> None:
     admin = AIOKafkaAdminClient(**kafka.connection("init"))
     try:
         await admin.start()
-        # aiokafka's requests are older than "the brokers' default", so the usual number, as far as there are brokers.
-        replicas = min(REPLICAS, await _count_brokers(admin))
-        topics = [
-            NewTopic(p.name, p.kafka_partitions, replicas, topic_configs=safe_config(p, replicas=replicas))
-            for p in plans
-        ]
-        answer = await admin.create_topics(topics, timeout_ms=CREATE_TIMEOUT_MS)
-        for name, error_code, *message in answer.topic_errors:
-            if error_code not in (codes.NONE, codes.TOPIC_EXISTS):
-                raise CannotStart(f"Kafka topic {name} could not be made: error code {error_code} {message}")
-        await _until_they_have_leaders(admin, [topic.name for topic in topics])
+        await _until_they_exist(admin, plans)
+        await _until_they_have_leaders(admin, [plan.name for plan in plans])
     except (KafkaError, OSError, TimeoutError) as error:
         raise await kafka.unavailable("init", otherwise=f"topics could not be made: {error!r}") from error
     finally:
         await ended(admin.close())
 
 
-async def _count_brokers(admin: AIOKafkaAdminClient) -> int:
-    """The number of brokers, at least one. A broker answers some time before the controller counts it, after its own start
-    or after it stood still. Raises: TimeoutError."""
+async def _until_they_exist(admin: AIOKafkaAdminClient, plans: list[TopicPlan]) -> None:
+    """Creates those that are missing. Raises: CannotStart, TimeoutError, KafkaError."""
     backoff = Backoff(RNG, LOOK_BACKOFF)
-    async with asyncio.timeout(CREATE_TIMEOUT_MS / 1_000):
+    async with asyncio.timeout(2 * CREATE_TIMEOUT_MS / 1_000):  # for the brokers, and for the topics
         while True:
-            # While no broker is counted, the client may have none that it could ask.
-            with contextlib.suppress(NodeNotReadyError):
-                if brokers := (await admin.describe_cluster())["brokers"]:
-                    return len(brokers)
+            # aiokafka's requests are older than "the brokers' default", so the usual number, as far as there are brokers.
+            replicas = min(REPLICAS, await _count_brokers(admin))
+            topics = [
+                NewTopic(p.name, p.kafka_partitions, replicas, topic_configs=safe_config(p, replicas=replicas))
+                for p in plans
+            ]
+            answer = await admin.create_topics(topics, timeout_ms=CREATE_TIMEOUT_MS)
+            failed = [each for each in answer.topic_errors if each[1] not in (codes.NONE, codes.TOPIC_EXISTS)]
+            if not failed:
+                return
+            name, error_code, *message = failed[0]
+            # A broker that was counted stands still, so the controller has just fenced it: it is counted anew.
+            if error_code != codes.INVALID_REPLICATION_FACTOR:
+                raise CannotStart(f"Kafka topic {name} could not be made: error code {error_code} {message}")
             await backoff.wait()
+
+
+async def _count_brokers(admin: AIOKafkaAdminClient) -> int:
+    """The number of brokers, at least one: waits for that. A broker answers some time before the controller counts it, after
+    its own start or after it stood still."""
+    backoff = Backoff(RNG, LOOK_BACKOFF)
+    while True:
+        # While no broker is counted, the client may have none that it could ask.
+        with contextlib.suppress(NodeNotReadyError):
+            if brokers := (await admin.describe_cluster())["brokers"]:
+                return len(brokers)
+        await backoff.wait()
 
 
 async def _until_they_have_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
@@ -15,6 +15,8 @@ import clockwork
 from clockwork.access.gate import Access, build_access
 from clockwork.clock import ClockGuard, HeldTimeWatch, SystemClock
 from clockwork.commands.worker import CommandWorker
+from clockwork.domain.activity import TopicWait, merged_waits
+from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import process_id
 from clockwork.domain.registry import ProcessReport
 from clockwork.domain.wakeup import NewlyDue
@@ -26,9 +28,8 @@ from clockwork.firing.job_chains import JobChains
 from clockwork.firing.pause_watch import PauseWatch
 from clockwork.firing.supervisor import Supervisor
 from clockwork.http.operations import AdminParts
-from clockwork.http.outlook import Outlook
-from clockwork.http.server import HttpServer, make_app
-from clockwork.http.sessions import About
+from clockwork.http.server import HttpServer, QueryServices, make_app
+from clockwork.http.sessions import ClusterInfo
 from clockwork.http.ui import UiPages, read_links
 from clockwork.kafka.activity import KafkaActivity
 from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer
@@ -57,8 +58,8 @@ from clockwork.operations.clients import ClientDirectory
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.forecast import Forecaster, ShardForecasts
 from clockwork.operations.job_audit import JobAudit
-from clockwork.operations.nodes import NodeSurvey, ProcessReports
 from clockwork.operations.pauses import PauseAdmin
+from clockwork.operations.processes import ProcessReports, ProcessSurvey
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.store import Stores
@@ -68,7 +69,7 @@ from clockwork.requests.jobs.take import take_armed
 from clockwork.requests.listing import count_ahead
 from clockwork.requests.search import KeySearch, no_events
 from clockwork.requests.service import RequestService
-from clockwork.requests.upcoming import Upcoming
+from clockwork.requests.upcoming import UpcomingReader
 from clockwork.requests.why import WhyReader
 from clockwork.settings.digests import digests_of
 from clockwork.settings.model import Settings
@@ -116,7 +117,8 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             limits=rate_limits(settings.pace, telemetry),
         )
         if recorder is not None:
-            recorder.waits = destination_waits.waiting
+            recorder.refusing_topics = destination_waits.refusing_topics
+            recorder.take_rate_limits = destination_waits.take_counts
         pauses = PauseWatch(stores.pauses, telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
         firing = FiringContext(
             store=store,
@@ -180,11 +182,16 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             ui=UiPages(settings.ui, auth=settings.access.auth, https=_https(settings))
             if settings.ui.enabled == "on"
             else None,
-            about=_about(settings, lists=context.lists),
+            cluster_info=_cluster_info(settings, lists=context.lists),
             login=access.login,
-            outlook=Outlook(
-                why=WhyReader(context=context, pauses=stores.pauses, waits=destination_waits.at),
-                upcoming=Upcoming(context=context),
+            query_services=QueryServices(
+                why=WhyReader(
+                    context=context,
+                    pauses=stores.pauses,
+                    waits=destination_waits.at,
+                    refusing_topics=partial(_refusing_topics, destination_waits, tail),
+                ),
+                upcoming=UpcomingReader(context=context),
                 forecaster=forecaster,
                 search=KeySearch(
                     context=context,
@@ -230,8 +237,8 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
 
 
-def _about(settings: Settings, *, lists: bool) -> About:
-    return About(
+def _cluster_info(settings: Settings, *, lists: bool) -> ClusterInfo:
+    return ClusterInfo(
         auth=settings.access.auth,
         cluster=settings.ui.cluster,
         banner=settings.ui.banner,
@@ -256,8 +263,10 @@ def _admin_parts(settings: Settings, stores: Stores, requests: RequestService, g
             KafkaDeadLetters(kafka_context(settings)), requests, dead_letter_topics(settings.runner)
         ),
         discards=Discarder(context),
-        survey=ShardAdmin(stores.schedules, context.search, context.waker, context.clock, context.rng, settings.intake),
-        nodes=NodeSurvey(store=stores.registry, clock=context.clock, member_processes=group.processes),
+        shards=ShardAdmin(
+            stores.schedules, context.search, stores.pauses, context.waker, context.clock, context.rng, settings.intake
+        ),
+        processes=ProcessSurvey(store=stores.registry, clock=context.clock, member_processes=group.processes),
         scan=PendingScan(stores.schedules, context.search, context.clock, context.rng, settings.intake),
     )
 
@@ -335,6 +344,11 @@ def _activity(
         return None, None
     telemetry.recorder = ActivityRecorder(activity, clock, telemetry)
     return telemetry.recorder, ActivityTail(activity, clock) if role.accepts else None
+
+
+def _refusing_topics(own: DestinationWaits, tail: ActivityTail | None, now_ms: int) -> Mapping[Topic, TopicWait]:
+    """The topics that take no records, by what this process knows and what the minutes of all tell."""
+    return merged_waits({} if tail is None else tail.refusing_topics(), own.refusing_topics(now_ms))
 
 
 def _readiness(

@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 PING_INTERVAL_S: Final = 5.0
 """Well below the age at which the last clock comparison is too old, so that a few lost answers do no harm."""
 PING_AGAIN_S: Final = 1.0
+FIRST_COMPARISON_S: Final = 10.0
+"""Time in which a node that has just started may compare its clock for the first time. Until then an unknown clock is the
+usual beginning; the node neither fires nor accepts all the same."""
 HELD_TIME_INTERVAL_S: Final = 1.0
 LAG_INTERVAL_S: Final = 0.25
 
@@ -27,7 +30,10 @@ class HealthWatch:
         self._held_time = held_time
         self._telemetry = telemetry
         self._store_error: str | None = "not asked yet"
-        self._trusted: bool | None = None
+        self._away = False
+        """The log has said that the store is away."""
+        self._trust_told: tuple[bool, int] | None = None
+        """Trust in the clock, and the level, of the last line of the log."""
         self._set_back = False
 
     @property
@@ -42,29 +48,31 @@ class HealthWatch:
             group.create_task(self._loop_lag(), name="watch-loop")
 
     async def _ping(self) -> None:
+        began_s = asyncio.get_running_loop().time()
         while True:
             try:
                 await self._store.ping()
             except Unavailable as error:
-                if self._store_error is None:
+                if not self._away:
                     log.warning("The store is away", extra={"event": "store.away", "error": str(error)})
-                self._store_error = str(error)
+                self._store_error, self._away = str(error), True
             else:
-                if self._store_error is not None:
+                if self._away:
                     log.info("The store answers", extra={"event": "store.back"})
-                self._store_error = None
-            self._report_clock()
+                self._store_error, self._away = None, False
+            self._report_clock(running_s=asyncio.get_running_loop().time() - began_s)
             await asyncio.sleep(PING_INTERVAL_S if self._store_error is None else PING_AGAIN_S)
 
-    def _report_clock(self) -> None:
+    def _report_clock(self, *, running_s: float) -> None:
         skew_ms, trusted = self._guard.skew_ms, self._guard.trusted()
         if skew_ms is not None:
             self._telemetry.clock_skew(skew_ms / 1_000)
-        if trusted != self._trusted:
-            level = logging.INFO if trusted else logging.ERROR
+        starting = skew_ms is None and running_s < FIRST_COMPARISON_S
+        told = trusted, logging.INFO if trusted or starting else logging.ERROR
+        if told != self._trust_told:
             message = "Clock trust changed; an untrusted clock fires and accepts nothing"
-            log.log(level, message, extra={"event": "clock.trust", "trusted": trusted, "skew_ms": skew_ms})
-            self._trusted = trusted
+            log.log(told[1], message, extra={"event": "clock.trust", "trusted": trusted, "skew_ms": skew_ms})
+            self._trust_told = told
 
     async def _watch_held_time(self) -> None:
         # A task apart from the pings: a ping that waits for a store which is away must not leave a gap in the measured

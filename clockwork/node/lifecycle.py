@@ -36,7 +36,7 @@ from clockwork.observability.known_clients import ClientRecorder
 from clockwork.operations.activity import ActivityTail
 from clockwork.operations.forecast import ShardForecasts
 from clockwork.operations.job_audit import JobAudit
-from clockwork.operations.nodes import ProcessReports
+from clockwork.operations.processes import ProcessReports
 from clockwork.ports.store import Stores
 from clockwork.settings.model import Settings
 from clockwork.tls import CertWatch

@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ from clockwork.domain.activity import (
     MinuteCounts,
     ScheduleChange,
     ShardsForecast,
+    TopicRateLimit,
     TopicWait,
     largest_topics,
     lateness_bucket_index,
@@ -93,8 +94,10 @@ class ActivityRecorder:
         self._seen = self._kept = 0
         """Creates and deliveries of this tick; and those kept since each one kept stands for as many as now."""
         self._stands_for = 1
-        self.waits: Callable[[int], Mapping[Topic, TopicWait]] = lambda now_ms: {}
-        """The topics that take no records at a time, as this process sees it; none where it does not deliver."""
+        self.refusing_topics: Callable[[int], Mapping[Topic, TopicWait]] = lambda now_ms: {}
+        """The topics that refuse records at a time, as this process sees it; none where it does not deliver."""
+        self.take_rate_limits: Callable[[Iterable[Topic]], Mapping[Topic, TopicRateLimit]] = lambda delivered_to: {}
+        """Takes the rate limits of these topics, and of those held back since the last call, with the waits since then."""
         self._minute = MinuteCounts()
         self._minute_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
         self._sending = 0
@@ -153,6 +156,7 @@ class ActivityRecorder:
                 None,
                 None,
                 None,
+                None,
                 stands_for,
             )
         )
@@ -168,7 +172,8 @@ class ActivityRecorder:
             self._count(row.schedule.topic, RATE_OF_KIND["failed"])
         place = {} if receipt is None else {"kafka_partition": receipt.kafka_partition, "offset": receipt.offset}
         kind = "dropped" if receipt is None else "failed"
-        self._add(self._of_row(row, kind, result=failure.reason, attempts=failure.attempts, **place))
+        told = {"result": failure.reason, "attempts": failure.attempts, "last_refusal": failure.last_refusal}
+        self._add(self._of_row(row, kind, **told, **place))
 
     def action(self, action: Action) -> None:
         """Records what was done by hand."""
@@ -275,7 +280,9 @@ class ActivityRecorder:
         if minute_ms > self._minute_ms or last:
             over, over_ms = self._minute, self._minute_ms
             self._minute, self._minute_ms = MinuteCounts(), minute_ms
-            over.waits = dict(self.waits(self._clock.now_ms()))
+            over.waits = dict(self.refusing_topics(self._clock.now_ms()))
+            delivered_to = [topic for topic, counts in over.topics.items() if counts[DELIVERED]]
+            over.rate_limits = dict(self.take_rate_limits(delivered_to))
             self._send(group, "minutes", 0, encode_minute(over_ms, over), 1)
 
     def _send(self, group: asyncio.TaskGroup, stream: Stream, number: int, value: bytes, count: int) -> None:
@@ -418,7 +425,8 @@ def encode_minute(at_ms: int, minute: MinuteCounts) -> bytes:
     topics = largest_topics(minute.topics.items())
     forecast = None if minute.forecast is None else _forecast_row(minute.forecast)
     waits = {topic: tuple(wait) for topic, wait in longest_waits(minute.waits).items()}
-    row = [at_ms, minute.loop_lag_ms, topics, forecast, waits]
+    rate_limits = {topic: tuple(limit) for topic, limit in minute.rate_limits.items() if topic in topics}
+    row = [at_ms, minute.loop_lag_ms, topics, forecast, waits, rate_limits]
     return zlib.compress(orjson.dumps(row), _MINUTES_COMPRESSION)
 
 
@@ -430,14 +438,17 @@ def _forecast_row(found: ShardsForecast) -> list[Any]:
 def decode_minute(value: bytes) -> tuple[int, MinuteCounts]:
     """The begin of a minute, and its counts. Raises: ValueError (it is none of ours)."""
     match _unpacked(value):
-        case [int(at_ms), int(loop_lag_ms), dict(topics), forecast, dict(waits)] if all(
-            map(_is_counts, topics.values())
-        ) and all(map(_is_wait, waits.values())):
+        case [int(at_ms), int(loop_lag_ms), dict(topics), forecast, dict(waits), dict(rate_limits)] if (
+            all(map(_is_counts, topics.values()))
+            and all(map(_is_wait, waits.values()))
+            and all(map(_is_rate_limit, rate_limits.values()))
+        ):
             return at_ms, MinuteCounts(
                 topics=topics,
                 loop_lag_ms=loop_lag_ms,
                 forecast=None if forecast is None else _forecast_of(forecast),
                 waits={topic: TopicWait(*wait) for topic, wait in waits.items()},
+                rate_limits={topic: TopicRateLimit(*limit) for topic, limit in rate_limits.items()},
             )
     raise ValueError("no minute")
 
@@ -483,6 +494,10 @@ def _forecast_of(row: Any) -> ShardsForecast:
 
 def _is_wait(value: Any) -> bool:
     return isinstance(value, list) and [type(each) for each in value] == [int, str]
+
+
+def _is_rate_limit(value: Any) -> bool:
+    return isinstance(value, list) and [type(each) for each in value] == [int, int]
 
 
 def _is_counts(value: Any) -> bool:

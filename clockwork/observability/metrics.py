@@ -39,7 +39,7 @@ from clockwork.ports.telemetry import (
     LetterPlace,
     Limit,
     Malformed,
-    PageCall,
+    ReadCall,
     RearmedFor,
     ReleaseResult,
     RequestResult,
@@ -89,10 +89,19 @@ class PrometheusTelemetry:
             histogram("clockwork_request_seconds", "Time to answer a request", "route", "status").labels
         )
         self._schedules = cache(
-            counter("clockwork_schedules_total", "Results of requests about schedules", "result").labels
+            counter(
+                "clockwork_schedules_total",
+                "Results of requests about schedules; rescheduled: changed, made due now, or armed again",
+                "result",
+            ).labels
         )
         self._deliveries = cache(
-            counter("clockwork_deliveries_total", "Results of delivery attempts", "guarantee", "result").labels
+            counter(
+                "clockwork_deliveries_total",
+                "Results of delivery attempts; retried: refused by the topic, another attempt follows",
+                "guarantee",
+                "result",
+            ).labels
         )
         self._dead_letters = counter(
             "clockwork_dead_letters_total", "Dead letters, by the topic that took them", "where"
@@ -249,7 +258,7 @@ class PrometheusTelemetry:
             self._auth.labels(auth_result)
         for limit in get_args(Limit):
             self._limited.labels(limit)
-        for call in get_args(PageCall):
+        for call in get_args(ReadCall):
             self._read_units.labels(call)
         for count_result in get_args(CountResult):
             self._pending_counts.labels(count_result)
@@ -392,7 +401,7 @@ class PrometheusTelemetry:
     def limited(self, limit: Limit) -> None:
         self._limited.labels(limit).inc()
 
-    def page_read(self, call: PageCall, *, units: float) -> None:
+    def metered_read(self, call: ReadCall, *, units: float) -> None:
         self._read_units.labels(call).inc(units)
 
     def pending_count(self, result: CountResult) -> None:

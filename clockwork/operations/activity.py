@@ -25,6 +25,7 @@ from clockwork.domain.activity import (
     Event,
     MinuteCounts,
     ShardsForecast,
+    TopicRateLimit,
     TopicWait,
     add_counts,
     longest_waits,
@@ -141,6 +142,9 @@ class MinutePage:
     topics: Mapping[Topic, list[int]]
     waits: Mapping[Topic, TopicWait]
     """The topics that waited at the end of the latest minute, whatever times were asked for; the longest first."""
+    rate_limits: Mapping[Topic, TopicRateLimit]
+    """By topic with a limit: that of the latest minute asked for in which it was delivered to or held back, as far as it was
+    among its process's largest."""
     kept_from_ms: int | None
 
 
@@ -309,6 +313,7 @@ class ActivityTail:
                 minutes = await self._read_minutes(from_ms, to_ms)
         steps: dict[int, Step] = {}
         topics: dict[Topic, list[int]] = {}
+        rate_limits: dict[Topic, TopicRateLimit] = {}
         added = 0
         # The list is made at once: a minute that comes or goes between two turns must not end the loop.
         for at_ms, minute in sorted((at_ms, minute) for at_ms, minute in minutes.items() if from_ms <= at_ms < to_ms):
@@ -318,16 +323,23 @@ class ActivityTail:
                     add_counts(step.counts, counts)
                     add_counts(topics.setdefault(name, [0] * COUNTS), counts)
                     added += 1
+            rate_limits |= {name: limit for name, limit in minute.rate_limits.items() if name in topics}
             step.processes = max(step.processes, minute.processes)
             step.loop_lag_ms = max(step.loop_lag_ms, minute.loop_lag_ms)
             if added >= ADDED_PER_TURN:
                 added = 0
                 await asyncio.sleep(0)
-        waits = {name: wait for name, wait in self._latest_waits().items() if covers(name) and topic in (None, name)}
-        return MinutePage(steps=steps, topics=topics, waits=waits, kept_from_ms=next(iter(self._minutes), None))
+        waits = {name: wait for name, wait in self.refusing_topics().items() if covers(name) and topic in (None, name)}
+        return MinutePage(
+            steps=steps,
+            topics=topics,
+            waits=waits,
+            rate_limits=rate_limits,
+            kept_from_ms=next(iter(self._minutes), None),
+        )
 
-    def _latest_waits(self) -> Mapping[Topic, TopicWait]:
-        """Those of the latest minute that every process has had time to tell of."""
+    def refusing_topics(self) -> Mapping[Topic, TopicWait]:
+        """The topics that waited at the end of the latest minute that every process has had time to tell of."""
         latest_ms = (self.clock.now_ms() - TOLD_MS) // MINUTE_MS * MINUTE_MS - MINUTE_MS
         minute = self._minutes.get(latest_ms)
         return {} if minute is None else longest_waits(minute.waits)

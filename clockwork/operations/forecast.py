@@ -410,7 +410,7 @@ class ShardForecasts:
             try:
                 found = await self.forecaster.forecast(query, lambda _: True, only=shards)
             finally:
-                self.telemetry.page_read("recorded_forecast", units=meter.units)
+                self.telemetry.metered_read("recorded_forecast", units=meter.units)
         exact = next((number for number, bucket in enumerate(found.buckets) if not bucket.exact), FORECAST_MINUTES)
         self.record(
             ShardsForecast(

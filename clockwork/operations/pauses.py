@@ -7,9 +7,10 @@ nothing, so that a caller whose answer was lost asks again. Every node reads the
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from clockwork.clock import Clock
-from clockwork.domain.pauses import PAUSED_MAX, PauseKind, Pauses
+from clockwork.domain.pauses import PAUSED_MAX, Pause, PauseKind, Pauses
 from clockwork.errors import Contested, FieldError, InvalidInput, StoreUnavailable
 from clockwork.ports.operations import PauseStore
 from clockwork.requests.deadline import RequestDeadline
@@ -29,20 +30,27 @@ class PauseAdmin:
         """All pauses."""
         return await self._change(lambda there: there)
 
-    async def pause(self, kind: PauseKind, name: str) -> Pauses:
-        """Raises: InvalidInput (too many are paused)."""
+    async def pause(self, kind: PauseKind, name: str, *, by: str, reason: str | None = None) -> Pauses:
+        """Pauses a client or a topic. Already paused: `since` stays, and another reason replaces reason and `by`. (Otherwise
+        one would have to resume first, and that would deliver.)
+
+        Raises: InvalidInput (too many are paused).
+        """
 
         def wanted(there: Pauses) -> Pauses:
-            if there.has(kind, name):
-                return there
+            known = there.of(kind, name)
+            if known is not None:
+                if reason in (None, known.reason):
+                    return there
+                return there.with_pause(kind, name, replace(known, by=by, reason=reason))
             if len(there) >= PAUSED_MAX:
                 raise InvalidInput([FieldError(kind.value, f"not more than {PAUSED_MAX} can be paused at a time")])
-            return there.paused(kind, name, at_ms=self._clock.now_ms())
+            return there.with_pause(kind, name, Pause(since_ms=self._clock.now_ms(), by=by, reason=reason))
 
         return await self._change(wanted)
 
     async def resume(self, kind: PauseKind, name: str) -> Pauses:
-        return await self._change(lambda there: there.resumed(kind, name) if there.has(kind, name) else there)
+        return await self._change(lambda there: there.without_pause(kind, name) if there.of(kind, name) else there)
 
     async def _change(self, wanted: Callable[[Pauses], Pauses]) -> Pauses:
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)

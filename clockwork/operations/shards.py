@@ -18,14 +18,18 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
+from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
+from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
+from clockwork.domain.schedule import BrokenRow, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import StoreUnavailable, Unreadable
+from clockwork.ports.operations import PauseStore
 from clockwork.ports.ownership import Waker
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
 from clockwork.requests.deadline import RequestDeadline
@@ -35,9 +39,9 @@ log = logging.getLogger(__name__)
 
 READS_AT_ONCE_MIN: Final = 2
 SHARDS_A_READER: Final = 64
-"""A survey reads side by side no more than it needs to end within some hundred milliseconds. Sixteen reads at once made
-deliveries of that moment later: p99 beside 20 open overviews was 1.4 times that without them (DynamoDB Local, 64 shards),
-with two reads at once 1.0 times (`make bench SCENARIO=overviews`)."""
+"""The list of shards reads side by side no more than it needs to end within some hundred milliseconds. Sixteen reads at once
+made deliveries of that moment later: p99 beside 20 open overviews was 1.4 times that without them (DynamoDB Local, 64
+shards), with two reads at once 1.0 times (`make bench SCENARIO=overviews`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +57,11 @@ class ShardView:
     """Due time of the row at the lowest position, which may await cleanup; None: there is no row."""
     lag_ms: int
     """Time since then; 0 if it is not due."""
+    oldest_paused: bool = False
+    """True: that row is due and held back by a pause, so its lag is no fault of the owner's. The rows behind it are not
+    looked at."""
+    topic: Topic | None = None
+    """The topic of that row; None: there is no such row, or it cannot be read."""
     problem: str | None = None
 
 
@@ -72,6 +81,13 @@ class NoOwner:
     shard: ShardId
 
 
+class _FirstRow(NamedTuple):
+    """The row at a shard's lowest position, and its age."""
+
+    row: Row | BrokenRow | None
+    lag_ms: int
+
+
 class ShardAdmin:
     """Shows shards, and fences their owners."""
 
@@ -79,6 +95,7 @@ class ShardAdmin:
         self,
         store: ScheduleStore,
         search: ScheduleSearch,
+        pauses: PauseStore,
         waker: Waker,
         clock: Clock,
         rng: random.Random,
@@ -86,6 +103,7 @@ class ShardAdmin:
     ) -> None:
         self._store = store
         self._search = search
+        self._pauses = pauses
         self._waker = waker
         self._clock = clock
         self._rng = rng
@@ -107,8 +125,11 @@ class ShardAdmin:
             states = await self._states()
             incarnations = sorted({state.owner for state in states.values() if state.owner is not None})
             nodes = await gather_bounded(self._node, incarnations, at_once=self._reads_at_once)
-            view = partial(self._view, states, dict(zip(incarnations, nodes, strict=True)))
-            return tuple(await gather_bounded(view, self._all(), at_once=self._reads_at_once))
+            first_rows = await gather_bounded(self._first_row, self._all(), at_once=self._reads_at_once)
+            # Only shards that are late need a reason: a cluster that keeps up has no pauses read for it.
+            pauses = await self._present_pauses() if any(each.lag_ms for each in first_rows) else NOTHING_PAUSED
+            view = partial(self._view, states, dict(zip(incarnations, nodes, strict=True)), pauses)
+            return tuple(map(view, self._all(), first_rows))
 
     async def fence(self, shard: ShardId) -> FencedOwner | NoOwner:
         """Fences the incarnation that owns the shard. Raises: Unavailable (it may have been done), Unreadable."""
@@ -160,14 +181,27 @@ class ShardAdmin:
             return str(error)
         return f"its owner, incarnation {incarnation}, has no item" if node is None else node
 
-    async def _view(
+    async def _first_row(self, shard: ShardId) -> "_FirstRow":
+        page = await self._search.peek_rows(shard, after=None, rows_max=1)
+        if not page.rows:
+            return _FirstRow(None, 0)
+        return _FirstRow(page.rows[0], max(0, self._clock.now_ms() - page.rows[0].due_ms))
+
+    async def _present_pauses(self) -> Pauses:
+        try:
+            return await self._pauses.read_pauses()
+        except Unreadable:
+            return NOTHING_PAUSED  # the shards are shown all the same; a call about pauses says what is wrong
+
+    def _view(
         self,
         states: Mapping[ShardId, ShardState],
         nodes: Mapping[IncarnationId, NodeState | str],
+        pauses: Pauses,
         shard: ShardId,
+        first_row: "_FirstRow",
     ) -> ShardView:
-        page = await self._search.peek_rows(shard, after=None, rows_max=1)
-        oldest_ms = page.rows[0].due_ms if page.rows else None
+        row, lag_ms = first_row
         state = states.get(shard)
         node = nodes[state.owner] if state is not None and state.owner is not None else None
         problem = node if isinstance(node, str) else None
@@ -177,7 +211,15 @@ class ShardAdmin:
             shard=shard,
             state=state,
             owner=node if isinstance(node, NodeState) else None,
-            oldest_due_ms=oldest_ms,
-            lag_ms=0 if oldest_ms is None else max(0, self._clock.now_ms() - oldest_ms),
+            oldest_due_ms=None if row is None else row.due_ms,
+            lag_ms=lag_ms,
+            topic=_topic_of(row),
+            oldest_paused=row is not None and lag_ms > 0 and pauses.applies_to(row),
             problem=problem,
         )
+
+
+def _topic_of(row: Row | BrokenRow | None) -> Topic | None:
+    if isinstance(row, Row):
+        return row.schedule.topic
+    return None if row is None or row.lane is None else Topic(row.lane[0])

@@ -10,7 +10,9 @@ from clockwork.domain.sharding import ShardId
 from clockwork.ports.activity import Stream
 
 RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "rejected"]
+"""`rescheduled`: changed in any way, made due now, or armed again; `repeated`: nothing was to be done any more."""
 DeliveryResult = Literal["delivered", "retried", "failed"]
+"""`retried`: a topic refused the attempt, and another follows."""
 LetterPlace = Literal["cluster", "client", "turned_away"]
 """`cluster`: the cluster's topic; `client`: the client's own topic; `turned_away`: the
 cluster's topic, because the client's own refused the letter."""
@@ -34,7 +36,7 @@ CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped
 Limit = Literal[
     "creates", "create_bytes", "pending", "jobs", "topic_deliveries", "connections", "slow_requests", "read_units"
 ]
-PageCall = Literal[
+ReadCall = Literal[
     "list",
     "get",
     "why",
@@ -165,7 +167,7 @@ class Telemetry(Protocol):
     def limited(self, limit: Limit) -> None:
         """Counts a request or delivery that was refused or held back by this limit."""
 
-    def page_read(self, call: PageCall, *, units: float) -> None:
+    def metered_read(self, call: ReadCall, *, units: float) -> None:
         """Counts the read units that one call has used."""
 
     def pending_count(self, result: CountResult) -> None:
@@ -244,7 +246,7 @@ class NoTelemetry:
     def auth(self, result: AuthResult) -> None: ...
     def auth_keys(self, count: int, *, current: bool) -> None: ...
     def limited(self, limit: Limit) -> None: ...
-    def page_read(self, call: PageCall, *, units: float) -> None: ...
+    def metered_read(self, call: ReadCall, *, units: float) -> None: ...
     def pending_count(self, result: CountResult) -> None: ...
     def connections(self, count: int) -> None: ...
     def command(self, command: CommandName, result: CommandResult) -> None: ...

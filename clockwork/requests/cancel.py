@@ -9,7 +9,7 @@ from clockwork.domain.schedule import (
     Row,
     ScheduleKey,
 )
-from clockwork.errors import Contested, StoreUnavailable
+from clockwork.errors import StoreUnavailable
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
@@ -92,17 +92,9 @@ async def _refused_for_version(context: RequestContext, pointer: Pointer) -> Ver
 async def _cancel_row(
     context: RequestContext, pointer: Pointer, deadline: RequestDeadline, command: CommandDedup | None
 ) -> Outcome | Row | BrokenRow | Unseen:
-    """Tries until the schedule at this position has an outcome, by this request or another writer; or returns its row, if
-    that is in flight; or the reason why it has neither."""
+    """The outcome of the schedule at this position, by this request or another writer; or as `HoldAttempts.end_row`."""
     attempts = HoldAttempts(context, pointer, deadline)
-    while True:
-        try:
-            held = await attempts.hold_and_look()
-            return await _decide(context, pointer, held, command)
-        except Contested as failed:
-            end = await attempts.end_or_pause(failed)
-            if end is not None:
-                return end
+    return await attempts.end_row(lambda held: _decide(context, pointer, held, command))
 
 
 async def _decide(context: RequestContext, pointer: Pointer, held: Held, command: CommandDedup | None) -> Outcome:

@@ -21,6 +21,7 @@ believe it. A check of the frontier *inside* the transaction would not do: it is
 and a Query in between still sees the row (docs/protocol.md: x-check, x-far, x-hold-after, x-set-resched).
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,10 +84,23 @@ class HoldAttempts:
         """Steps 2 and 3. Raises: as `hold_and_look` of the module."""
         return await hold_and_look(self._context, self._pointer.row_name)
 
-    async def end_or_pause(self, failed: Contested) -> Outcome | Row | BrokenRow | Unseen | None:
-        """The result after a step that failed: the outcome, if the schedule at this position has one; its row, if
-        nothing can be promised (`in_flight`); the reason, if it has neither; or None, after a pause, if the steps are
-        to be tried again.
+    async def end_row(self, decide: Callable[[Held], Awaitable[Outcome]]) -> Outcome | Row | BrokenRow | Unseen:
+        """Tries the steps until the schedule at this position has an outcome, by this request or another writer, or is in
+        flight. Returns: the outcome; the row, if in flight; `Unseen`, if there is neither.
+
+        `decide`: step 4. Raises: as step 4, but for Contested, after which the steps are tried again; Unavailable.
+        """
+        while True:
+            try:
+                return await decide(await self.hold_and_look())
+            except Contested as failed:
+                end = await self._end_or_back_off(failed)
+                if end is not None:
+                    return end
+
+    async def _end_or_back_off(self, failed: Contested) -> Outcome | Row | BrokenRow | Unseen | None:
+        """The result of `end_row` after a step that failed; or None, after a back-off, if the steps are to be tried again.
+        A row is returned where nothing can be promised (`in_flight`).
 
         Raises: StoreUnavailable, Unavailable (the deadline has passed).
         """

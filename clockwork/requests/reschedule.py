@@ -36,7 +36,7 @@ from clockwork.domain.schedule import (
     Schedule,
     ScheduleKey,
 )
-from clockwork.errors import Contested, StoreUnavailable, Unreadable
+from clockwork.errors import StoreUnavailable, Unreadable
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import announce, check_topic, new_delivery_id, new_row, pointer_expires_at_s
@@ -173,17 +173,9 @@ def _move(context: RequestContext, pointer: Pointer, present: Schedule, wanted: 
 async def _replace_row(
     context: RequestContext, move: Move, wish: Wish, deadline: RequestDeadline
 ) -> Outcome | Row | BrokenRow | Unseen:
-    """Tries until the schedule at the old position has an outcome, by this request or another writer; or returns its row,
-    if that is in flight; or the reason why it has neither."""
+    """The outcome of the schedule at the old position, by this request or another writer; or as `HoldAttempts.end_row`."""
     attempts = HoldAttempts(context, move.old, deadline)
-    while True:
-        try:
-            held = await attempts.hold_and_look()
-            return await _decide(context, move, held, wish)
-        except Contested as failed:
-            end = await attempts.end_or_pause(failed)
-            if end is not None:
-                return end
+    return await attempts.end_row(lambda held: _decide(context, move, held, wish))
 
 
 async def _decide(context: RequestContext, move: Move, held: Held, wish: Wish) -> Outcome:

@@ -5,8 +5,9 @@ of them. A front door (HTTP, the commands topic) parses, calls the service and r
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from clockwork.domain.activity import ChangeKind, ScheduleChange
 from clockwork.domain.position import Position
@@ -57,10 +58,12 @@ from clockwork.requests.results import (
 )
 from clockwork.requests.retry_failed import retry_failed
 
+_Result = TypeVar("_Result")
+
 
 @dataclass(frozen=True, slots=True)
-class ActedItem:
-    """An item of a batch of `fire` or `retry_failed`."""
+class ActionItem:
+    """An item of a batch of `cancel`, `fire` or `retry_failed`."""
 
     client_id: ClientId
     schedule_key: ScheduleKey
@@ -372,43 +375,26 @@ class RequestService:
         return await run_batch(import_one, items, key_of=_import_key, lanes=lanes, timeout_ms=timeout_ms)
 
     async def cancel_batch(
-        self, principal: Principal, items: Sequence[KeyName | InvalidInput]
+        self, principal: Principal, items: Sequence[ActionItem | InvalidInput]
     ) -> list[CancelResult | Exception]:
         """Cancels each as `cancel` does. An item that could not be read is its own result."""
-
-        async def cancel(item: KeyName | InvalidInput) -> CancelResult:
-            if isinstance(item, InvalidInput):
-                raise item
-            return await self.cancel(principal, *item)
-
-        def key_of(item: KeyName | InvalidInput) -> KeyName | None:
-            return None if isinstance(item, InvalidInput) else item
-
-        return await run_batch(cancel, items, key_of=key_of, timeout_ms=self.batch_timeout_ms(len(items)))
+        return await self._act_on(items, lambda item: self.cancel(principal, *item.key, condition=item.condition))
 
     async def fire_batch(
-        self, principal: Principal, items: Sequence[ActedItem | InvalidInput]
+        self, principal: Principal, items: Sequence[ActionItem | InvalidInput]
     ) -> list[ChangeResult | Exception]:
         """Makes each due now as `fire` does. An item that could not be read is its own result."""
-
-        async def fire(item: ActedItem | InvalidInput) -> ChangeResult:
-            if isinstance(item, InvalidInput):
-                raise item
-            return await self.fire(principal, *item.key, condition=item.condition)
-
-        return await run_batch(fire, items, key_of=_acted_key, timeout_ms=self.batch_timeout_ms(len(items)))
+        return await self._act_on(items, lambda item: self.fire(principal, *item.key, condition=item.condition))
 
     async def retry_batch(
-        self, principal: Principal, items: Sequence[ActedItem | InvalidInput]
+        self, principal: Principal, items: Sequence[ActionItem | InvalidInput]
     ) -> list[ChangeResult | Exception]:
         """Arms each again as `retry_failed` does. An item that could not be read is its own result."""
 
-        async def retry(item: ActedItem | InvalidInput) -> ChangeResult:
-            if isinstance(item, InvalidInput):
-                raise item
-            return await self.retry_failed(principal, *item.key, due_ms=item.due_ms, condition=item.condition)
+        def retry(item: ActionItem) -> Awaitable[ChangeResult]:
+            return self.retry_failed(principal, *item.key, due_ms=item.due_ms, condition=item.condition)
 
-        return await run_batch(retry, items, key_of=_acted_key, timeout_ms=self.batch_timeout_ms(len(items)))
+        return await self._act_on(items, retry)
 
     async def find_many(
         self, principal: Principal, items: Sequence[KeyName | InvalidInput]
@@ -431,6 +417,21 @@ class RequestService:
         self.context.telemetry.schedule("rejected")
 
     # --- within
+
+    async def _act_on(
+        self, items: Sequence[ActionItem | InvalidInput], act: Callable[[ActionItem], Awaitable[_Result]]
+    ) -> list[_Result | Exception]:
+        """The results of `act` on each item, those of one key one after the other."""
+
+        async def act_on_one(item: ActionItem | InvalidInput) -> _Result:
+            if isinstance(item, InvalidInput):
+                raise item
+            return await act(item)
+
+        def key_of(item: ActionItem | InvalidInput) -> KeyName | None:
+            return None if isinstance(item, InvalidInput) else item.key
+
+        return await run_batch(act_on_one, items, key_of=key_of, timeout_ms=self.batch_timeout_ms(len(items)))
 
     async def _retry_failed(
         self, client_id: ClientId, schedule_key: ScheduleKey, due_ms: int | None, condition: VersionCondition
@@ -472,10 +473,6 @@ def _change(kind: ChangeKind, view: ScheduleView, principal: Principal) -> Sched
         topic=None if view.schedule is None else view.schedule.topic,
         by=principal.name,
     )
-
-
-def _acted_key(item: ActedItem | InvalidInput) -> KeyName | None:
-    return None if isinstance(item, InvalidInput) else item.key
 
 
 def _import_key(item: ImportedSchedule | InvalidInput) -> KeyName | None:

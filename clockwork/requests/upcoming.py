@@ -74,7 +74,7 @@ class UpcomingPage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Upcoming:
+class UpcomingReader:
     """Reads the next rows of all shards."""
 
     context: RequestContext

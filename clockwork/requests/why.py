@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from clockwork.domain.activity import TopicWait
 from clockwork.domain.destination import Destination
 from clockwork.domain.ownership import NodeState, ShardState
-from clockwork.domain.pauses import PauseKind, Pauses
+from clockwork.domain.pauses import Pause, PauseKind, Pauses
 from clockwork.domain.planning import DestinationWait
-from clockwork.domain.position import Position, due_ms_of
+from clockwork.domain.position import Position, accepted_ms_of, due_ms_of
 from clockwork.domain.schedule import BrokenRow, ClientId, EndState, Lane, Outcome, Pointer, Retry, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable, Unreadable
@@ -36,8 +37,8 @@ FRONT_UNITS_MAX: Final = 20.0
 FIRST_ROWS: Final = 2
 """Rows of the first read. They say what a row costs here: up to 64 units for one of 256 KiB."""
 DUE_NOW_MS: Final = 10_000
-"""Time after the due time within which a schedule without a reason to wait is on its way: the scan interval that a lost
-wake-up may cost, and a take-over."""
+"""Time within which a schedule that can be delivered is on its way: the scan interval that a lost wake-up may cost, and a
+take-over. From its due time, or from the change or fire that has made it due in the past: its position tells when."""
 SHARD_LATE_MS: Final = 1_000
 """Time after the due time from which the owner should have come to it."""
 TOPIC_MISSING: Final = "topic_missing"
@@ -61,13 +62,17 @@ class WhyReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WaitingDestination:
-    """A destination that takes no records at present."""
+    """A destination whose deliveries wait: it refuses records, or is at its rate limit."""
 
     destination: Destination
     reason: str
     """A short stable code, as in `Refusal.reason`."""
+    since_ms: int | None
+    """Time of the first refusal since its last record; None: not known, or it takes records, at its rate limit."""
     next_probe_ms: int | None
     """None: not known to this node."""
+    rate_limited: bool = False
+    """True: it takes records, and no faster than its limit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +82,8 @@ class Explanation:
     view: ScheduleView
     as_of_ms: int
     reason: WhyReason
-    paused: tuple[PauseKind, str, int] | None = None
-    """The kind, the name, and since when it is paused."""
+    paused: tuple[PauseKind, str, Pause] | None = None
+    """The kind and the name of what is paused: the reason, or, of one that is not due yet, the one to come."""
     lag_ms: int | None = None
     """Age of the first row of the shard."""
     destination: WaitingDestination | None = None
@@ -99,6 +104,11 @@ class WhyReader:
     pauses: PauseStore
     waits: Callable[[int], Mapping[Destination, DestinationWait]]
     """`DestinationWaits.at` of this node: what it knows of destinations, as far as it delivers to them itself."""
+    refusing_topics: Callable[[int], Mapping[Destination, TopicWait]]
+    """Destinations that refuse records, as this node and the minutes of all nodes tell: the node that delivers to one need
+    not be this one. Minutes are up to two minutes old, so a destination that is back may still be named for a schedule that
+    is about to be delivered. Accepted, because the error ends by itself: without minutes a node that only accepts would know
+    of missing topics alone."""
 
     async def explain(
         self, client_id: ClientId, schedule_key: ScheduleKey, deadline: RequestDeadline
@@ -140,9 +150,11 @@ class WhyReader:
             return Explanation(view=view, as_of_ms=now_ms, reason=reason, **more)  # type: ignore[arg-type]
 
         late_ms = now_ms - row.due_ms
+        paused = _paused(await self.pauses.read_pauses(), row)
         if late_ms < 0:
-            return because(WhyReason.NOT_DUE)
-        if (paused := _paused(await self.pauses.read_pauses(), row)) is not None:
+            # The pause is told before it holds anything back: a person who fires it, or moves it nearer, should know.
+            return because(WhyReason.NOT_DUE, paused=paused)
+        if paused is not None:
             return because(WhyReason.PAUSED, paused=paused)
         shard, owner = await self._owner(row.shard)
         if shard is None or owner is None or owner.fenced_at_ms is not None:
@@ -158,7 +170,8 @@ class WhyReader:
             return because(WhyReason.RETRY, retry=retry)
         if front.of_lane is not None:
             return because(WhyReason.BEHIND, behind=front.of_lane, **looked)
-        return because(WhyReason.DUE_NOW if late_ms <= DUE_NOW_MS else WhyReason.UNKNOWN, **looked)
+        waits_ms = now_ms - max(row.due_ms, accepted_ms_of(row.position))
+        return because(WhyReason.DUE_NOW if waits_ms <= DUE_NOW_MS else WhyReason.UNKNOWN, **looked)
 
     async def _owner(self, shard: ShardId) -> tuple[ShardState | None, NodeState | None]:
         """The shard's item, and that of its owner. An item that is lost or cannot be read counts as none: no node works the
@@ -176,14 +189,27 @@ class WhyReader:
         if lane is None:
             return None
         destination = lane[0]
-        wait = self.waits(now_ms).get(destination)
-        if wait is not None:
-            return WaitingDestination(destination=destination, reason=wait.reason, next_probe_ms=wait.until_ms)
-        try:
-            there = await self.context.topic_exists(destination)
-        except BrokerUnavailable:
-            return WaitingDestination(destination=destination, reason=KAFKA_AWAY, next_probe_ms=None)
-        return None if there else WaitingDestination(destination=destination, reason=TOPIC_MISSING, next_probe_ms=None)
+        wait, refusing = self.waits(now_ms).get(destination), self.refusing_topics(now_ms).get(destination)
+        reason, since_ms = None, None
+        if refusing is not None:
+            since_ms, reason = refusing
+        elif wait is not None:
+            reason = wait.reason
+        else:
+            try:
+                reason = None if await self.context.topic_exists(destination) else TOPIC_MISSING
+            except BrokerUnavailable:
+                reason = KAFKA_AWAY
+        if reason is None:
+            return None
+        next_probe_ms = None if wait is None else wait.until_ms
+        return WaitingDestination(
+            destination=destination,
+            reason=reason,
+            since_ms=since_ms,
+            next_probe_ms=next_probe_ms,
+            rate_limited=refusing is None and wait is not None and wait.rate_limited,
+        )
 
     async def _front(self, row: Row | BrokenRow) -> "_Front":
         """Looks for the first row of the lane, from the lowest position of the shard up to this row."""
@@ -228,7 +254,7 @@ def _lane_of(row: Row | BrokenRow) -> Lane | None:
     return row.schedule.lane if isinstance(row, Row) else row.lane
 
 
-def _paused(pauses: Pauses, row: Row | BrokenRow) -> tuple[PauseKind, str, int] | None:
+def _paused(pauses: Pauses, row: Row | BrokenRow) -> tuple[PauseKind, str, Pause] | None:
     client_id = row.schedule.client_id if isinstance(row, Row) else row.client_id
     lane = _lane_of(row)
     if client_id is not None and client_id in pauses.clients:

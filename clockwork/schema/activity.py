@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
-from clockwork.domain.activity import LATENESS_BOUNDS_MS, RATES, Event, EventKind
+from clockwork.domain.activity import LATENESS_BOUNDS_MS, RATES, Event, EventKind, TopicRateLimit
 from clockwork.schema.validation import DOCUMENT
 
 
@@ -17,6 +17,9 @@ class EventDocument(BaseModel):
     at_ms: Annotated[int, Field(alias="at")]
     """In epoch milliseconds."""
     kind: EventKind
+    """`moved`: a request changed a schedule, its due time or anything else of it. `fired`: a request made it due now; that
+    it was sent is `delivered`. `retried`: a request armed a failed one again. `refused`: a topic refused an attempt, and
+    another follows."""
     client_id: Annotated[str | None, Field(alias="clientId")] = None
     schedule_key: Annotated[str | None, Field(alias="scheduleKey")] = None
     job_id: Annotated[str | None, Field(alias="jobId")] = None
@@ -27,7 +30,9 @@ class EventDocument(BaseModel):
     shard: int | None = None
     topic: str | None = None
     result: str | None = None
-    """The reason of a refusal or failure: a short stable code."""
+    """The reason of a refusal or failure: a short stable code. No result of another kind of event."""
+    last_refusal: Annotated[str | None, Field(alias="lastRefusal")] = None
+    """The reason of the last refusal before a failure: a short stable code."""
     lateness_ms: Annotated[int | None, Field(alias="latenessMs")] = None
     """Delivery time less due time."""
     kafka_partition: Annotated[int | None, Field(alias="kafkaPartition")] = None
@@ -73,21 +78,36 @@ class CountsDocument(BaseModel):
     created: int
     cancelled: int
     moved: int
-    """Changed, fired and retried by hand."""
+    """Schedules that a request changed, made due now, or armed again: events `moved`, `fired` and `retried`."""
     delivered: int
     retried: int
-    """Attempts that a topic refused, and that are made again."""
+    """Attempts that a topic refused, and that are made again: events `refused`. Events `retried` count as `moved`."""
     failed: int
+    """Schedules that failed, or were dropped because they were late."""
     lateness: Annotated[
         list[int], Field(min_length=len(LATENESS_BOUNDS_MS) + 1, max_length=len(LATENESS_BOUNDS_MS) + 1)
     ]
     """Deliveries by lateness: up to each of `latenessBoundsMs`, and beyond. Fire times that were caught up are left out."""
 
 
+class RateLimitDocument(BaseModel):
+    """The rate limit of a topic, of the latest minute asked for in which the topic was delivered to or held back, as far as
+    it was among its process's largest."""
+
+    model_config = DOCUMENT
+
+    per_second: Annotated[int, Field(alias="perSecond")]
+    """Deliveries a second, at most: the sum over the processes that tell of it, since each has the limit for itself."""
+    waits: int
+    """Times within that minute that the topic began to wait for its limit, not deliveries."""
+
+
 class TopicCountsDocument(CountsDocument):
     """Those of one topic."""
 
     topic: str
+    rate_limit: Annotated[RateLimitDocument | None, Field(alias="rateLimit")] = None
+    """Absent: it has none, or no minute of the time asked for tells of it."""
 
 
 class WaitingTopicDocument(BaseModel):
@@ -136,7 +156,7 @@ class MinutesDocument(BaseModel):
     """All others together; absent: there are none, or the key does not cover every topic."""
 
 
-_PLACES: Final = (
+_MEMBERS: Final = (
     ("clientId", "client_id"),
     ("scheduleKey", "schedule_key"),
     ("jobId", "job_id"),
@@ -145,6 +165,7 @@ _PLACES: Final = (
     ("shard", "shard"),
     ("topic", "topic"),
     ("result", "result"),
+    ("lastRefusal", "last_refusal"),
     ("latenessMs", "lateness_ms"),
     ("kafkaPartition", "kafka_partition"),
     ("attempts", "attempts"),
@@ -158,12 +179,17 @@ _PLACES: Final = (
 def render_event(event: Event) -> dict[str, Any]:
     """An event as a document."""
     document: dict[str, Any] = {"at": event.at_ms, "kind": event.kind}
-    document |= {name: value for name, place in _PLACES if (value := getattr(event, place)) is not None}
+    document |= {name: value for name, field in _MEMBERS if (value := getattr(event, field)) is not None}
     if event.offset is not None:
         document["offset"] = str(event.offset)
     if event.stands_for != 1:
         document["sampled"] = event.stands_for
     return document
+
+
+def render_rate_limit(limit: TopicRateLimit | None) -> dict[str, Any]:
+    """The rate limit of a topic, as a member of its document."""
+    return {} if limit is None else {"rateLimit": {"perSecond": limit.per_second, "waits": limit.waits_begun}}
 
 
 def render_counts(counts: Sequence[int]) -> dict[str, Any]:

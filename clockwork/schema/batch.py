@@ -10,10 +10,10 @@ from clockwork.domain.names import BATCH_ITEMS_MAX, LOOK_UP_ITEMS_MAX
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import InvalidInput
 from clockwork.requests.results import ANY_VERSION, VersionCondition
-from clockwork.requests.service import ActedItem
+from clockwork.requests.service import ActionItem
 from clockwork.schema.problems import ConflictDocument, InvalidDocument, StaleDocument
 from clockwork.schema.reason import ReasonText
-from clockwork.schema.schedule import Context, DueMs, KeyForm, ScheduleDocument, ScheduleForm
+from clockwork.schema.schedule import Context, DueMs, KeyForm, ScheduleDocument, ScheduleForm, read_key
 from clockwork.schema.validation import DOCUMENT, FORM, read_form
 
 MAX_VERSION: Final = 999_999_999_999_999_999
@@ -105,20 +105,25 @@ class BatchDocument(BaseModel):
     results: list[ItemDocument | ConflictDocument | StaleDocument | InvalidDocument]
 
 
-def read_fire_item(document: Any) -> ActedItem:
+def read_cancel_item(document: Any) -> ActionItem:
+    """A schedule to cancel. Raises: InvalidInput."""
+    return ActionItem(*read_key(document))
+
+
+def read_fire_item(document: Any) -> ActionItem:
     """A schedule to deliver now. Raises: InvalidInput."""
-    return _acted(read_form(FireItemForm, document))
+    return _action_item(read_form(FireItemForm, document))
 
 
-def read_retry_item(document: Any, *, cluster: str, now_ms: int) -> ActedItem:
+def read_retry_item(document: Any, *, cluster: str, now_ms: int) -> ActionItem:
     """A failed schedule to arm again. Raises: InvalidInput."""
     form = read_form(RetryItemForm, document, Context(cluster=cluster, now_ms=now_ms))
-    return replace(_acted(form), due_ms=form.schedule_time_ms)
+    return replace(_action_item(form), due_ms=form.schedule_time_ms)
 
 
-def _acted(form: FireItemForm) -> ActedItem:
+def _action_item(form: FireItemForm) -> ActionItem:
     condition = ANY_VERSION if form.if_version is None else VersionCondition(any_of=frozenset({form.if_version}))
-    return ActedItem(ClientId(form.client_id), ScheduleKey(form.schedule_key), condition=condition)
+    return ActionItem(ClientId(form.client_id), ScheduleKey(form.schedule_key), condition=condition)
 
 
 def read_items(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
@@ -129,7 +134,9 @@ def read_items(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInp
     return read_each(read_form(_EnvelopeForm, document).schedules, read)
 
 
-def read_actions(document: Any, read: Callable[[Any], _T]) -> tuple[list[_T | InvalidInput], str | None]:
+def read_actions(
+    document: Any, read: Callable[[Any], ActionItem]
+) -> tuple[list[ActionItem | InvalidInput], str | None]:
     """The items of a batch of actions, like `read_items`, and its reason."""
     form = read_form(_ActionEnvelopeForm, document)
     return read_each(form.schedules, read), form.reason

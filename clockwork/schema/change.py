@@ -10,7 +10,7 @@ schedule without faults, so that bad input is reported independently of the stor
 over the schedule that is changed.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Optional
 
@@ -95,24 +95,12 @@ class PutChange:
 
 def read_put(document: Any, *, client_id: ClientId, schedule_key: ScheduleKey, cluster: str, now_ms: int) -> PutChange:
     """The body of a `PUT` of the schedule with this key. Raises: InvalidInput, TooLarge."""
-    if not isinstance(document, dict):
-        raise InvalidInput([FieldError("body", "should be a JSON object")])
-    names = {"clientId": client_id, "scheduleKey": schedule_key}
-    wrong = [
-        FieldError(name, "cannot be changed; leave it out, or give what the path says")
-        for name, value in names.items()
-        if document.get(name) not in (None, value)
-    ]
-    given = without_absent({name: value for name, value in document.items() if name not in names}, _NULL_IS_ABSENT)
-    try:
-        _validated(laid_over({**_FAULTLESS, **names}, given), cluster, now_ms)
-    except TooLarge:
-        if not wrong:
-            raise
-    except InvalidInput as invalid:
-        raise InvalidInput([*wrong, *invalid.errors]) from invalid
-    if wrong:
-        raise InvalidInput(wrong)
+    path_fields = {"clientId": client_id, "scheduleKey": schedule_key}
+
+    def check(given: dict[str, Any]) -> None:
+        _validated(laid_over({**_FAULTLESS, **path_fields}, given), cluster, now_ms)
+
+    given = read_put_fields(document, path_fields, check, null_is_absent=_NULL_IS_ABSENT)
     return PutChange(given=given, cluster=cluster, now_ms=now_ms)
 
 
@@ -127,9 +115,40 @@ def read_nothing(document: Any) -> None:
         raise InvalidInput([FieldError("body", "should be absent, or an empty JSON object")])
 
 
-def without_absent(document: Mapping[str, Any], null_is_absent: Container[str]) -> dict[str, Any]:
-    """The fields of a PUT that were given. `null_is_absent`: the fields of which null says nothing; those of `delivery`
-    are the same in every PUT."""
+def read_put_fields(
+    document: Any,
+    path_fields: Mapping[str, str],
+    check: Callable[[dict[str, Any]], None],
+    *,
+    null_is_absent: Container[str],
+) -> dict[str, Any]:
+    """The fields that the body of a PUT gives, without those that its path has: `path_fields`, with their values.
+
+    `check` validates the fields, and raises InvalidInput or TooLarge. `null_is_absent`: see `_given_fields`. Raises:
+    InvalidInput, with what is wrong with the fields of path and body together; TooLarge.
+    """
+    if not isinstance(document, dict):
+        raise InvalidInput([FieldError("body", "should be a JSON object")])
+    wrong = [
+        FieldError(name, "cannot be changed; leave it out, or give what the path says")
+        for name, value in path_fields.items()
+        if document.get(name) not in (None, value)
+    ]
+    given = _given_fields({name: value for name, value in document.items() if name not in path_fields}, null_is_absent)
+    try:
+        check(given)
+    except TooLarge:
+        if not wrong:
+            raise
+    except InvalidInput as invalid:
+        raise InvalidInput([*wrong, *invalid.errors]) from invalid
+    if wrong:
+        raise InvalidInput(wrong)
+    return given
+
+
+def _given_fields(document: Mapping[str, Any], null_is_absent: Container[str]) -> dict[str, Any]:
+    """The fields that were given. In those of `null_is_absent`, null means not given; in `delivery`, in a fixed set."""
     given = {name: value for name, value in document.items() if value is not None or name not in null_is_absent}
     if isinstance(delivery := given.get("delivery"), dict):
         given["delivery"] = {

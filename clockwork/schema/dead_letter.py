@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from clockwork.schema.job import JobKeyForm
-from clockwork.schema.schedule import KeyForm, StatusName
+from clockwork.schema.schedule import KafkaOffset, KeyForm, StatusName
 from clockwork.schema.validation import DOCUMENT
 
 
@@ -23,7 +23,7 @@ class RunLetterForm(JobKeyForm):
     dead_letter_topic: Annotated[str, Field(min_length=1)]
     """One of the topics of dead letters."""
     partition: Annotated[int, Field(ge=0, le=2**31 - 1)]
-    offset: Annotated[int, Field(ge=0, le=10**18 - 1)]
+    offset: Annotated[KafkaOffset, Field(ge=0, le=10**18 - 1)]
 
 
 class DeadLetterDocument(BaseModel):
@@ -35,7 +35,7 @@ class DeadLetterDocument(BaseModel):
     """The topic that it is in: the cluster's, or one of a client's own."""
     partition: int
     """Its Kafka partition there."""
-    offset: int
+    offset: KafkaOffset
     at_ms: Annotated[int, Field(alias="at")]
     """Time of giving up, in epoch milliseconds."""
     open: bool
@@ -56,6 +56,8 @@ class DeadLetterDocument(BaseModel):
     """The topic that it was meant for."""
     reason: str | None = None
     attempts: int | None = None
+    last_refusal: str | None = None
+    """The reason of the last refusal; absent: no attempt was refused for the record's content."""
     status: StatusName | None = None
     """Status of the schedule that has its key now; absent: there is none any more."""
     version: int | None = None

@@ -28,7 +28,7 @@ from clockwork.domain.triggers.preview import TIMES_DEFAULT, TIMES_MAX, FireTime
 from clockwork.domain.triggers.trigger import TIME_MS_MAX, FixedDelay, Trigger
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.schema import json as json_body
-from clockwork.schema.change import all_optional, laid_over, without_absent
+from clockwork.schema.change import all_optional, laid_over, read_put_fields
 from clockwork.schema.completion import (
     TIMEOUT_MS_MAX,
     CompletionDocument,
@@ -46,7 +46,6 @@ from clockwork.schema.schedule import (
     DeliveryDocument,
     DeliveryForm,
     KeyText,
-    TooLarge,
     check_size,
     content_document,
     content_of,
@@ -714,31 +713,19 @@ class JobPut:
 
 def read_job_change(document: Any, *, client_id: ClientId, job_id: JobId, cluster: str, now_ms: int) -> JobPut:
     """The body of a `PUT` of the job with this name. Raises: InvalidInput, TooLarge."""
-    if not isinstance(document, dict):
-        raise InvalidInput([FieldError("body", "should be a JSON object")])
-    names = {"clientId": client_id, "jobId": job_id}
-    wrong = [
-        FieldError(name, "cannot be changed; leave it out, or give what the path says")
-        for name, value in names.items()
-        if document.get(name) not in (None, value)
-    ]
-    given = without_absent({name: value for name, value in document.items() if name not in names}, _NULL_IS_ABSENT)
-    try:
+    path_fields = {"clientId": client_id, "jobId": job_id}
+
+    def check(given: dict[str, Any]) -> None:
         _read(
-            laid_over({**_faultless(given), **names}, given),
+            laid_over({**_faultless(given), **path_fields}, given),
             cluster=cluster,
             now_ms=now_ms,
             created_ms=now_ms,
             traceparent=None,
             stored=_ANY_TRIGGER,
         )
-    except TooLarge:
-        if not wrong:
-            raise
-    except InvalidInput as invalid:
-        raise InvalidInput([*wrong, *invalid.errors]) from invalid
-    if wrong:
-        raise InvalidInput(wrong)
+
+    given = read_put_fields(document, path_fields, check, null_is_absent=_NULL_IS_ABSENT)
     return JobPut(given=given, cluster=cluster, now_ms=now_ms)
 
 

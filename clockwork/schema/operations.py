@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from clockwork.domain.pauses import Pause, PauseKind
+from clockwork.domain.rights import Principal, sees_events
 from clockwork.schema.validation import DOCUMENT
 
 
@@ -15,6 +17,11 @@ class PausedDocument(BaseModel):
     name: str
     since_ms: Annotated[int, Field(alias="since")]
     """In epoch milliseconds."""
+    by: str | None = None
+    """Name of the key or person that paused it, or gave the reason; absent: the caller is another, and may not
+    see its events."""
+    reason: str | None = None
+    """The reason that was given."""
 
 
 class PausesDocument(BaseModel):
@@ -48,6 +55,11 @@ class ShardDocument(BaseModel):
     """Due time of its first row; absent: it has none."""
     lag_ms: int
     """Time since then; a row that was delivered counts until it is cleaned up."""
+    oldest_paused: Annotated[Literal[True] | None, Field(alias="oldestPaused")] = None
+    """True: its first row is due and held back by a pause, so its lag is no fault of its owner's. The rows behind it are not
+    looked at."""
+    oldest_topic: str | None = None
+    """The topic of its first row; absent: it has none, or the row cannot be read."""
     problem: str | None = None
     """Reason why its item cannot be read."""
 
@@ -94,3 +106,13 @@ class AliveDocument(BaseModel):
     model_config = DOCUMENT
 
     status: Literal["alive"]
+
+
+def render_pause(kind: PauseKind, name: str, pause: Pause, principal: Principal) -> dict[str, Any]:
+    """A pause, for this reader: a `PausedDocument`."""
+    document: dict[str, Any] = {"name": name, "since": pause.since_ms}
+    is_client = kind is PauseKind.CLIENT
+    own = pause.by == principal.name
+    if own or sees_events(principal, client_id=name if is_client else None, topic=None if is_client else name):
+        document["by"] = pause.by
+    return document if pause.reason is None else document | {"reason": pause.reason}

@@ -260,8 +260,8 @@ def of_declined(result: Declined, *, retry: bool = False) -> Problem:
             return conflict(reason.value, texts[reason], render_schedule(view))
 
 
-def of_error(error: ClockworkError) -> Problem:
-    """The problem of a request that raised."""
+def of_error(error: ClockworkError, *, reads: bool = False) -> Problem:
+    """The problem of a request that raised. `reads`: it changes nothing, so there is no outcome to settle."""
     match error:
         case TooLarge():
             return too_large(str(error), error.errors)
@@ -283,7 +283,7 @@ def of_error(error: ClockworkError) -> Problem:
         case Unavailable():
             # The class's sentence; the error's message may name hosts.
             why = (type(error).__doc__ or "The service is not available.").strip().splitlines()[0]
-            return unavailable(f"{why} The same request again settles it.")
+            return unavailable(why if reads else f"{why} The same request again settles it.")
         case _:
             # Contested, Unreadable, …: the stored state is one that this node cannot settle now.
             return unavailable("The stored state could not be read or settled. Try again.")

@@ -37,7 +37,7 @@ class ReasonForm(BaseModel):
     model_config = FORM
 
     reason: ReasonText | None = None
-    """For people: in the log and in `GET /events`."""
+    """For people: in the log and in `GET /events`; of a pause also in `GET /admin/pauses`, for as long as it lasts."""
 
 
 def read_reason(document: Any) -> str | None:

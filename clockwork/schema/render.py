@@ -43,7 +43,8 @@ def render_history(outcome: Outcome, detail: Detail = WHOLE) -> dict[str, Any]:
     }
     state: dict[str, Any] = {"status": outcome.state.value, "endedAt": outcome.at_ms}
     version = {"version": schedule.version} if schedule is not None else {}
-    return identity | _content(schedule, detail) | state | version | render_ending(outcome)
+    moved = {"movedTo": due_ms_of(outcome.moved_to)} if outcome.moved_to is not None else {}
+    return identity | _content(schedule, detail) | state | version | moved | render_ending(outcome)
 
 
 def _content(schedule: Schedule | None, detail: Detail) -> dict[str, Any]:
@@ -69,5 +70,6 @@ def render_ending(outcome: Outcome) -> dict[str, Any]:
         return {"delivered": delivered}
     if outcome.state is EndState.FAILED and outcome.failure is not None:
         failure = outcome.failure
-        return {"failed": {"reason": failure.reason, "at": outcome.at_ms, "attempts": failure.attempts}}
+        refusal = {} if failure.last_refusal is None else {"lastRefusal": failure.last_refusal}
+        return {"failed": {"reason": failure.reason, "at": outcome.at_ms, "attempts": failure.attempts} | refusal}
     return {}

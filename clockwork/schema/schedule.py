@@ -271,6 +271,10 @@ class DeliveryDocument(_DeliveryFields):
     """Absent: the cluster's policy."""
 
 
+KafkaOffset = Annotated[int, Field(json_schema_extra={"format": "int64"})]
+"""An offset: up to 2^63, so programs whose numbers are doubles have to read it with care."""
+
+
 class DeliveredDocument(BaseModel):
     """Place and time of a delivered record."""
 
@@ -280,7 +284,7 @@ class DeliveredDocument(BaseModel):
     """null only where the stored content could not be read."""
     partition: int
     """The Kafka partition."""
-    offset: int
+    offset: KafkaOffset
     at_ms: Annotated[int, Field(alias="at")]
     """The record's timestamp, in epoch milliseconds."""
     lateness_ms: int
@@ -293,10 +297,12 @@ class FailedDocument(BaseModel):
     model_config = DOCUMENT
 
     reason: str
-    """A short stable code, such as `topic_missing` or `record_too_large`."""
+    """A short stable code, such as `topic_missing` or `attempts_exhausted`."""
     at_ms: Annotated[int, Field(alias="at")]
     """In epoch milliseconds."""
     attempts: int
+    last_refusal: str | None = None
+    """The reason of the last refusal, such as `record_too_large`; absent: no attempt was refused for its content."""
 
 
 class _ContentDocument(_Fields):
@@ -338,6 +344,8 @@ class PastDocument(_ContentDocument):
     ended_at_ms: Annotated[int, Field(alias="endedAt")]
     """In epoch milliseconds."""
     version: int | None = None
+    moved_to_ms: Annotated[int | None, Field(alias="movedTo")] = None
+    """The due time that it was moved to, in epoch milliseconds; there if it is `superseded`."""
 
 
 class PageDocument(BaseModel):
@@ -545,6 +553,7 @@ class Detail:
 
 
 WHOLE: Final = Detail()
+SUMMARY: Final = Detail(summary=True)
 
 
 def document_of(schedule: Schedule, detail: Detail = WHOLE) -> dict[str, Any]:

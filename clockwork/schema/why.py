@@ -4,29 +4,28 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from clockwork.schema.operations import PausedDocument
 from clockwork.schema.schedule import DeliveredDocument, FailedDocument, StatusName
 from clockwork.schema.validation import DOCUMENT
 
 
-class PausedByDocument(BaseModel):
-    """The pause of a client or a topic."""
-
-    model_config = DOCUMENT
+class HoldingPauseDocument(PausedDocument):
+    """The pause that holds the schedule back."""
 
     kind: Literal["client", "topic"]
-    name: str
-    since_ms: Annotated[int, Field(alias="since")]
-    """In epoch milliseconds."""
 
 
 class WaitingDestinationDocument(BaseModel):
-    """A topic that takes no records at present."""
+    """A topic whose deliveries wait: it refuses records, or is at its rate limit."""
 
     model_config = DOCUMENT
 
     topic: str
     reason: str
     """A short stable code, such as `topic_missing` or `over_its_pace`."""
+    since_ms: Annotated[int | None, Field(alias="since")] = None
+    """Time of the first refusal since its last record, in epoch milliseconds; absent: it is not known, or the topic takes
+    records, at its rate limit."""
     next_probe_ms: Annotated[int | None, Field(alias="nextProbeAt")] = None
     """In epoch milliseconds; absent: the node that answers does not deliver to it, and does not know."""
 
@@ -40,6 +39,9 @@ class WaitingRetryDocument(BaseModel):
     """Attempts that were refused for the record's content."""
     next_at_ms: Annotated[int, Field(alias="nextAt")]
     """In epoch milliseconds."""
+    last_refusal: str | None = None
+    """The reason of the latest of these: a short stable code, such as `record_too_large`. Absent: there was none, and a
+    change of it is under way."""
 
 
 class InTheWayDocument(BaseModel):
@@ -91,7 +93,8 @@ class WhyDocument(BaseModel):
     delivered: DeliveredDocument | None = None
     failed: FailedDocument | None = None
     due_in_ms: int | None = None
-    paused: PausedByDocument | None = None
+    paused: HoldingPauseDocument | None = None
+    """Given for the reason `paused`, and for `not_due`: it will wait for that."""
     lag_ms: int | None = None
     """Age of the first row of its shard."""
     destination: WaitingDestinationDocument | None = None

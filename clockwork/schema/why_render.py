@@ -8,6 +8,7 @@ from clockwork.domain.rights import Principal
 from clockwork.domain.schedule import BrokenRow, Row
 from clockwork.requests.results import Status
 from clockwork.requests.why import ROWS_MAX, Explanation, WhyReason
+from clockwork.schema.operations import render_pause
 from clockwork.schema.render import render_ending
 
 _TEXTS: Final[Mapping[WhyReason, tuple[str, str]]] = {
@@ -28,26 +29,55 @@ _TEXTS: Final[Mapping[WhyReason, tuple[str, str]]] = {
         "Mend the topic, or Kafka: it is tried again by itself every few seconds.",
     ),
     WhyReason.RETRY: (
-        "Its record waits for its next attempt.",
-        "The topic refuses the record for its content, or a change of it is under way. It goes on by itself.",
+        "It waits for its next attempt: a change of it is under way.",
+        "It goes on by itself.",
     ),
     WhyReason.BEHIND: (
         "Another one of its topic and ordering key is before it, and their order is kept.",
         "Ask why that one waits.",
     ),
-    WhyReason.DUE_NOW: ("It is due, and on its way.", "Ask again in some seconds."),
+    WhyReason.DUE_NOW: ("Due, or made due, less than 10 s ago: on its way.", "Ask again in some seconds."),
     WhyReason.UNKNOWN: (
-        "It is due, and no reason for its wait was found.",
-        f"Look at the log of its shard's owner. At most {ROWS_MAX} rows before it were looked at.",
+        "It is due, and nothing that was looked at holds it back.",
+        "Ask again in some seconds: it may have been resumed, or its topic mended, a moment ago. If it still waits after a "
+        f"minute, look at the log of its shard's owner. At most {ROWS_MAX} rows before it were looked at.",
     ),
 }
 _FAILED: Final = ("It was given up.", "Retry it once the cause is mended; its dead letter has the reason.")
+_REFUSED_AND_FAILED: Final = "It was given up: its topic refused its record for its content, at last for {}."
+_REFUSED: Final = (
+    "Its topic refused its record for its content: {}. It waits for its next attempt.",
+    "It is tried again by itself, until its attempts are used up. Mend the topic, or change the schedule's content.",
+)
+_PAUSED_BEFORE_DUE: Final = (
+    "It is not due yet, and its {} is paused.",
+    "It waits when it is due, and when it is fired now, until the {} is resumed.",
+)
+
+_RATE_LIMITED: Final = (
+    "Its topic is at its rate limit.",
+    "Wait: it goes on within a second, in order. If the limit is too low, raise it (`CLOCKWORK_TOPIC_RATES`).",
+)
 
 
 def render_why(found: Explanation, principal: Principal) -> dict[str, Any]:
     """An explanation, for this reader: a `WhyDocument`."""
     view = found.view
-    text, advice = _FAILED if view.status is Status.FAILED else _TEXTS[found.reason]
+    text, advice = _TEXTS[found.reason]
+    if view.status is Status.FAILED:
+        text, advice = _FAILED
+        if (
+            view.outcome is not None
+            and (failure := view.outcome.failure) is not None
+            and failure.last_refusal is not None
+        ):
+            text = _REFUSED_AND_FAILED.format(failure.last_refusal)
+    elif found.retry is not None and found.retry.last_refusal is not None:
+        text, advice = _REFUSED[0].format(found.retry.last_refusal), _REFUSED[1]
+    elif found.reason is WhyReason.NOT_DUE and found.paused is not None:
+        text, advice = (each.format(found.paused[0].value) for each in _PAUSED_BEFORE_DUE)
+    elif found.destination is not None and found.destination.rate_limited:
+        text, advice = _RATE_LIMITED
     document: dict[str, Any] = {
         "clientId": view.client_id,
         "scheduleKey": view.schedule_key,
@@ -69,15 +99,18 @@ def render_why(found: Explanation, principal: Principal) -> dict[str, Any]:
     if found.reason is WhyReason.NOT_DUE:
         document["dueInMs"] = due_ms_of(view.position) - found.as_of_ms
     if found.paused is not None:
-        kind, name, since_ms = found.paused
-        document["paused"] = {"kind": kind.value, "name": name, "since": since_ms}
+        kind, name, pause = found.paused
+        document["paused"] = {"kind": kind.value, **render_pause(kind, name, pause, principal)}
     if found.lag_ms is not None:
         document["lagMs"] = found.lag_ms
     if (waiting := found.destination) is not None:
-        probe = {} if waiting.next_probe_ms is None else {"nextProbeAt": waiting.next_probe_ms}
-        document["destination"] = {"topic": waiting.destination, "reason": waiting.reason, **probe}
+        times = {"since": waiting.since_ms, "nextProbeAt": waiting.next_probe_ms}
+        known = {name: at_ms for name, at_ms in times.items() if at_ms is not None}
+        document["destination"] = {"topic": waiting.destination, "reason": waiting.reason, **known}
     if found.retry is not None:
         document["retry"] = {"attempts": found.retry.attempts, "nextAt": found.retry.at_ms}
+        if found.retry.last_refusal is not None:
+            document["retry"]["lastRefusal"] = found.retry.last_refusal
     if found.behind is not None:
         document["behind"] = _in_the_way(found.behind, principal)
     return document

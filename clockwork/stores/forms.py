@@ -120,6 +120,16 @@ def sequence(of: Kind) -> Kind:
     )
 
 
+def by_name(of: Kind) -> Kind:
+    """A mapping of texts to values of one kind."""
+
+    def read(stored: Any, name: str) -> Mapping[str, Any]:
+        found = _mapping(stored, name)
+        return {_read_text(key, name): of.read(found[key], name) for key in found}
+
+    return Kind(lambda values: {key: of.write(value) for key, value in values.items()}, read)
+
+
 def word_set(words: type[StrEnum]) -> Kind:
     """A frozen set of words."""
     of = word(words)

@@ -305,6 +305,7 @@ _FAILURE: Final = Form[Failure](
     Failure,
     Member("reason", "reason", TEXT),
     Member("attempts", "attempts", INTEGER),
+    Member("last_refusal", "lastRefusal", TEXT, None),
 )
 _KEY: Final = ("client_id", "job_id", "position", "expires_at_s")
 RUN_DELIVERY: Final = Form[RunDelivery](

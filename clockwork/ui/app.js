@@ -1,7 +1,7 @@
 /** The page: its frame, and which part of it stands at which address. */
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./lib.js";
-import { Keys } from "./parts/keys.js";
 import { Login } from "./parts/login.js";
+import { Shortcuts } from "./parts/shortcuts.js";
 import { TimeForms, ZoneList } from "./parts/time.js";
 import { TopBar } from "./parts/top.js";
 import { ActivityPage } from "./pages/activity.js";
@@ -12,43 +12,43 @@ import { ForecastPage } from "./pages/forecast.js";
 import { JobPage } from "./pages/job.js";
 import { JobsPage } from "./pages/jobs.js";
 import { NewJobPage } from "./pages/new_job.js";
-import { NewPage } from "./pages/new.js";
+import { NewSchedulePage } from "./pages/new_schedule.js";
 import { OverviewPage } from "./pages/overview.js";
 import { SchedulePage } from "./pages/schedule.js";
 import { SchedulesPage } from "./pages/schedules.js";
 import { SearchPage } from "./pages/search.js";
 import { UpcomingPage } from "./pages/upcoming.js";
+import { useObservable } from "./state/observable.js";
 import { loadMe, loginWanted, me, meError } from "./state/session.js";
-import { useStore } from "./state/store.js";
 import { arrivals, href, usePlace } from "./state/url.js";
 
 /** @import { Hole } from "./lib.js" */
 /** @import { VNode } from "./vendor/preact.js" */
 
-/** Pages of the navigation, in its order; the letter goes after `g`. */
+/** Pages of the navigation, in its order; the shortcut goes after `g`. */
 export const PAGES = [
-  { path: "/", title: "Overview", letter: "o", page: OverviewPage },
-  { path: "/schedules", title: "Schedules", letter: "s", page: SchedulesPage },
-  { path: "/upcoming", title: "Upcoming", letter: "u", page: UpcomingPage },
-  { path: "/jobs", title: "Jobs", letter: "j", page: JobsPage },
-  { path: "/activity", title: "Activity", letter: "a", page: ActivityPage },
-  { path: "/dead-letters", title: "Dead letters", letter: "d", page: DeadLettersPage },
-  { path: "/forecast", title: "Forecast", letter: "f", page: ForecastPage },
-  { path: "/destinations", title: "Destinations", letter: "t", page: DestinationsPage },
-  { path: "/cluster", title: "Cluster", letter: "c", page: ClusterPage },
+  { path: "/", title: "Overview", shortcut: "o", page: OverviewPage },
+  { path: "/schedules", title: "Schedules", shortcut: "s", page: SchedulesPage },
+  { path: "/upcoming", title: "Upcoming", shortcut: "u", page: UpcomingPage },
+  { path: "/jobs", title: "Jobs", shortcut: "j", page: JobsPage },
+  { path: "/activity", title: "Activity", shortcut: "a", page: ActivityPage },
+  { path: "/dead-letters", title: "Dead letters", shortcut: "d", page: DeadLettersPage },
+  { path: "/forecast", title: "Forecast", shortcut: "f", page: ForecastPage },
+  { path: "/destinations", title: "Destinations", shortcut: "t", page: DestinationsPage },
+  { path: "/cluster", title: "Cluster", shortcut: "c", page: ClusterPage },
 ];
 /**
  * @typedef {object} Route
  * @property {string} path
  * @property {string} title
  * @property {(props: {params: URLSearchParams}) => VNode} page
- * @property {string} [letter]
+ * @property {string} [shortcut]
  * @property {string} [below] the page of the navigation that it belongs to
  */
 
 const OTHERS = [
   { path: "/schedule", title: "Schedule", page: SchedulePage, below: "/schedules" },
-  { path: "/new", title: "New schedule", page: NewPage, below: "/schedules" },
+  { path: "/new", title: "New schedule", page: NewSchedulePage, below: "/schedules" },
   { path: "/job", title: "Job", page: JobPage, below: "/jobs" },
   { path: "/new-job", title: "New job", page: NewJobPage, below: "/jobs" },
   { path: "/search", title: "Search", page: SearchPage, below: "" },
@@ -58,7 +58,7 @@ function App() {
   const { path, params } = usePlace();
   const route = /** @type {Route[]} */ ([...PAGES, ...OTHERS]).find((each) => each.path === path) ?? null;
   const [menu, setMenu] = useState(false);
-  const arrival = useStore(arrivals);
+  const arrival = useObservable(arrivals);
   const first = useRef(true);
   useEffect(() => setMenu(false), [path]);
   useEffect(() => {
@@ -90,17 +90,17 @@ function App() {
     </div>
     <${TimeForms} />
     <${ZoneList} />
-    <${Keys} pages=${PAGES} />
+    <${Shortcuts} pages=${PAGES} />
     <${Login} />
-    <div id="said" class="sr-only" role="status" aria-live="polite"></div>
+    <div id="announcement" class="sr-only" role="status" aria-live="polite"></div>
   `;
 }
 
 /** What is true of the whole page and cannot be closed. */
 function Banner() {
   const { auth, banner, version } = document.documentElement.dataset;
-  const failed = useStore(meError);
-  const who = useStore(me);
+  const failed = useObservable(meError);
+  const who = useObservable(me);
   const newer = who !== null && who.version !== version;
   if (!banner && !newer && auth !== "none" && !failed) return null;
   return html`<section aria-label="Notices">

@@ -20,6 +20,7 @@ the first start.
 """
 
 import argparse
+import asyncio
 import fcntl
 import hashlib
 import importlib.util
@@ -31,7 +32,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE_VARIABLE = "CLOCKWORK_LOCAL_CACHE"
 FETCH_SECONDS_MAX = 900.0
 """Deadline of all downloads: they take a minute on a fair connection, ten on a slow one, for ever on a dead one."""
+PROGRESS_SECONDS = 5.0
 REASON_LENGTH_MAX = 200
 
 logger = logging.getLogger("infra.local")
@@ -63,6 +65,9 @@ class Bundle:
 
     packed: bool = False
     """True if the jar holds one archive (`.txz`) whose files the folder is to have, in the place of the jar."""
+
+    megabytes: int | None = None
+    """About the size of its downloads; None: not known, as it depends on the platform."""
 
     @property
     def folder(self) -> Path:
@@ -86,12 +91,14 @@ KAFKA = Bundle(
     # The second is what Kafka's own archive adds: without it slf4j drops every line, the fatal ones too.
     coordinates=("org.apache.kafka:kafka_2.13:4.1.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"),
     archived=True,
+    megabytes=43,
 )
 DYNAMODB = Bundle(
     name="dynamodb-local-3.1.0",
     coordinates=("software.amazon.dynamodb:DynamoDBLocal:3.1.0",),
     # A manifest among them has the jars' own folder on the class path, which Java's cache does not allow.
     archived=False,
+    megabytes=44,
 )
 _MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64v8", "arm64": "arm64v8"}
 PLATFORM = f"{sys.platform}-{_MACHINES.get(platform.machine(), platform.machine())}"
@@ -115,16 +122,22 @@ def cache() -> Path:
 
 async def ensure_jars(bundles: Sequence[Bundle], log_path: Path, scratch: Path | None) -> None:
     """Fetches the bundles that are missing; returns at once when none is. Raises: PackagesMissing, JarsUnavailable."""
-    missing = [bundle.name for bundle in bundles if not bundle.folder.exists()]
+    wanted = [bundle for bundle in bundles if not bundle.folder.exists()]
+    missing = [bundle.name for bundle in wanted]
     if not missing:
         return
     if importlib.util.find_spec("jgo") is None:
         raise PackagesMissing(f"the local services need the package jgo, which is missing: {INSTALL_HINT}")
-    logger.info("fetching %s into %s, once (some 50 MB each)", " and ".join(missing), cache())
+    logger.info("fetching %s into %s, once", " and ".join(missing), cache())
     # A process, not a thread: Ctrl-C during the first minute should end it at once, and a thread cannot be ended.
     command = [sys.executable, "-m", "infra.local.jars", *missing]
-    async with Child.running(command, log_path=log_path, cwd=REPOSITORY, scratch=scratch) as child:
+    async with (
+        Child.running(command, log_path=log_path, cwd=REPOSITORY, scratch=scratch) as child,
+        asyncio.TaskGroup() as group,
+    ):
+        telling = group.create_task(_tell_progress(wanted), name="tell-progress")
         code = await child.wait(FETCH_SECONDS_MAX)
+        telling.cancel()
     if code is None:
         raise JarsUnavailable(
             f"fetching {' and '.join(missing)} from Maven Central did not end within {FETCH_SECONDS_MAX:.0f} s: "
@@ -132,6 +145,32 @@ async def ensure_jars(bundles: Sequence[Bundle], log_path: Path, scratch: Path |
         )
     if code != 0:
         raise JarsUnavailable(log_end(log_path, lines_max=1) or f"fetching the jars failed (log: {log_path})")
+
+
+async def _tell_progress(wanted: Sequence[Bundle]) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        logger.info("%s", progress_line(wanted))
+
+
+def progress_line(wanted: Sequence[Bundle]) -> str:
+    """The amount that was fetched for these bundles, in megabytes, and the amount there is, where it is known."""
+    fetched = sum(map(_size_bytes, [*(bundle.folder for bundle in wanted), _maven()])) // 1_000_000
+    sizes = [bundle.megabytes for bundle in wanted if bundle.megabytes is not None]
+    return f"fetched {fetched} MB" + (f" of about {sum(sizes)} MB" if len(sizes) == len(wanted) else "")
+
+
+def _size_bytes(folder: Path) -> int:
+    size_bytes = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # moved meanwhile, by the process that fetches
+            size_bytes += file.stat().st_size if file.is_file() else 0
+    return size_bytes
+
+
+def _maven() -> Path:
+    """The folder of the downloads of the bundle that is being fetched."""
+    return cache() / "staging" / "maven"
 
 
 def fetch(bundle: Bundle) -> None:
@@ -175,7 +214,7 @@ def _resolve(coordinate: str, staging: Path) -> list[Path]:
     # It warns of each native library that it is no jar.
     logging.getLogger("jgo").setLevel(logging.ERROR)
     try:
-        maven = MavenContext(resolver=PythonResolver(), repo_cache=staging / "maven", local_repos=[])
+        maven = MavenContext(resolver=PythonResolver(), repo_cache=_maven(), local_repos=[])
         environment = EnvironmentBuilder(context=maven, cache_dir=staging / "jgo").from_endpoint(coordinate)
     except Exception as error:  # jgo has no errors of its own: it raises requests', OSError, RuntimeError, ValueError.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH_MAX]

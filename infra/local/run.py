@@ -86,9 +86,11 @@ Try it: an order that expires in ten seconds.
 """
 
 
-async def run(store: Store) -> None:
-    """Starts services and node, and keeps them until it is cancelled. Raises: LocalServicesError."""
-    began_s = time.monotonic()
+async def run(store: Store, began_s: float) -> None:
+    """Starts services and node, and keeps them until it is cancelled. Raises: LocalServicesError.
+
+    `began_s`: when the wait for it began, in seconds of the wall clock, as `make` has it.
+    """
     async with LocalServices(
         kafka_port=usual_or_free(KAFKA_PORT),
         dynamodb=store == "dynamodb",
@@ -117,7 +119,7 @@ async def run(store: Store) -> None:
             )
             running_file().write_text(json.dumps(asdict(running)))
             try:
-                print(hello(running, time.monotonic() - began_s), flush=True)
+                print(hello(running, max(0.0, _now_s() - began_s)), flush=True)
                 await _until_something_dies(node, services)
             finally:
                 running_file().unlink(missing_ok=True)
@@ -130,7 +132,11 @@ async def _until_something_dies(node: NodeProcess, services: LocalServices) -> N
         raise LocalServicesError(f"the node ended with code {code}")
 
 
-async def run_until_signal(store: Store) -> None:
+def _now_s() -> float:
+    return time.time()  # noqa: TID251 - a command that starts before this one has no other clock in common with it
+
+
+async def run_until_signal(store: Store, began_s: float) -> None:
     """Runs all of it until SIGINT or SIGTERM, the first of which closes everything in order. Raises: as `run`."""
     this_task = asyncio.current_task()
     assert this_task is not None
@@ -145,7 +151,7 @@ async def run_until_signal(store: Store) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     with contextlib.suppress(asyncio.CancelledError):
-        await run(store)
+        await run(store, began_s)
 
 
 def store_name(text: str) -> str:
@@ -161,12 +167,17 @@ def main() -> None:
         prog="python -m infra.local.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--store", type=store_name, default="dynamodb", help=f"{_STORE_NAMES}; default: dynamodb")
-    store: Store = parser.parse_args().store
+    parser.add_argument(
+        "--began", type=float, metavar="SECONDS", help="Epoch seconds at which make began; default: now"
+    )
+    arguments = parser.parse_args()
+    store: Store = arguments.store
+    began_s: float = _now_s() if arguments.began is None else arguments.began
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    # The first start takes a minute, and says what it fetches.
+    # The first start takes minutes, and says what it fetches.
     logging.getLogger("infra.local").setLevel(logging.INFO)
     try:
-        asyncio.run(run_until_signal(store))
+        asyncio.run(run_until_signal(store, began_s))
     except* LocalServicesError as errors:
         sys.exit("\n".join(str(error) for error in errors.exceptions))
 

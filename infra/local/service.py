@@ -44,9 +44,9 @@ class Service(ABC):
     port_option: ClassVar[str]
     """Option of `python -m infra.local` that chooses the port."""
     memory_mb: ClassVar[int]
-    """What it needs about."""
+    """Memory that it needs, about."""
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    """Signal at which it shuts down in order, whoever is connected."""
+    """Signal at which it shuts down in order, even with connections open."""
 
     def __init__(self, *, port: int | None, home: Path, log_path: Path, scratch: Path | None) -> None:
         self._port = port

@@ -42,7 +42,7 @@ class JavaObject:
     """Its class, then that one's superclass, and so on."""
     fields: dict[str, Any] = field(default_factory=dict)
     written: list[Any] = field(default_factory=list)
-    """What its classes wrote themselves: bytes and objects, in the stream's order."""
+    """Bytes and objects that its classes wrote themselves, in the stream's order."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -66,7 +66,7 @@ class Target:
     """The place where the jobs go."""
 
     name: str
-    """Of the file: the jobs bear it as a label."""
+    """Name of the file: the jobs bear it as a label."""
     client_id: str
     topic: str
 

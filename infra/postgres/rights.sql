@@ -14,7 +14,7 @@ GRANT pg_read_all_stats TO clockwork_node, clockwork_init;
 -- 2. After `init`.
 -- Format and number of shards, and the migrations: only read.
 GRANT SELECT ON clockwork.cluster, clockwork.migrations TO clockwork_node;
--- Owner, epoch and floor of each shard: made once, by `init`. Nobody may delete one.
+-- Owner, epoch and floor of each shard: made once, by `init`. No role may delete one.
 GRANT SELECT, UPDATE ON clockwork.shards TO clockwork_node;
 -- Incarnations: start, frontier, fence; those that own nothing any more are deleted.
 GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.nodes TO clockwork_node;

@@ -91,7 +91,7 @@ async def test_a_node_is_started_on_the_store_that_was_asked_for(
     store: node.Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ExceptionGroup) as ended:
-        await run.run(store)
+        await run.run(store, 0.0)
 
     assert ended.group_contains(LocalServicesError, match="the node ended with code 7")
     named = {
@@ -104,6 +104,8 @@ async def test_a_node_is_started_on_the_store_that_was_asked_for(
     assert load_settings(node_settings()).store.kind == store
     assert load_settings(node_settings()).kafka.create_resources
     assert (NodeDouble.found.store, NodeDouble.found.store_address) == (store, ADDRESSES[store])
+    # What came before this command counts: the wait began at 0, the beginning of 1970.
+    assert float(printed.partition("ready after ")[2].partition(" s")[0]) > 1e9
     assert f"store     {ADDRESSES[store] or 'memory: schedules end with the node'}\n" in printed
     with pytest.raises(LocalServicesError, match="no node is running here"):
         run.find_running()
@@ -120,6 +122,21 @@ def test_a_store_that_is_not_there_is_refused_with_a_line_that_says_so(
     line = "'x' should be dynamodb, postgresql or memory"
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"python -m infra.local.run: error: argument --store: {line}"
+
+
+def test_fetching_tells_how_much_of_what_there_is_has_come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(jars.CACHE_VARIABLE, str(tmp_path))
+    for name, size_bytes in (
+        ("a-1/a.jar", 3_000_000),
+        ("staging/maven/b/b.jar", 1_500_000),
+        ("other/c.jar", 9_000_000),
+    ):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(bytes(size_bytes))
+    known = [Bundle(name=f"{name}-1", coordinates=(), archived=False, megabytes=4) for name in ("a", "b")]
+    assert jars.progress_line(known) == "fetched 4 MB of about 8 MB"
+    assert jars.progress_line([*known, Bundle(name="d-1", coordinates=(), archived=False)]) == "fetched 4 MB"
 
 
 async def test_without_dynamodb_kafka_runs_alone_and_only_its_jars_are_fetched(

@@ -26,6 +26,7 @@ def test_the_types_that_are_checked_in_are_those_of_the_api() -> None:
             {"type": "object", "properties": {"a": {"const": 0}, "b": {"type": "boolean"}}, "required": ["b"]},
             "{ a?: 0; b: boolean; }",
         ),
+        ({"type": "integer", "format": "int64", "minimum": 0}, "number | bigint"),
         ({"description": "Any JSON value."}, "unknown"),
     ],
 )

@@ -155,7 +155,7 @@ declare namespace Api {
   interface DeadLetterDocument {
     deadLetterTopic: string;
     partition: number;
-    offset: number;
+    offset: number | bigint;
     at: number;
     open: boolean;
     discardedAt?: number;
@@ -168,6 +168,7 @@ declare namespace Api {
     topic?: string;
     reason?: string;
     attempts?: number;
+    lastRefusal?: string;
     status?: "pending" | "delivered" | "cancelled" | "failed";
     version?: number;
     orderingKey?: string;
@@ -183,7 +184,7 @@ declare namespace Api {
   interface DeliveredDocument {
     topic: string | null;
     partition: number;
-    offset: number;
+    offset: number | bigint;
     at: number;
     latenessMs: number;
   }
@@ -259,6 +260,7 @@ declare namespace Api {
     shard?: number;
     topic?: string;
     result?: string;
+    lastRefusal?: string;
     latenessMs?: number;
     kafkaPartition?: number;
     offset?: string;
@@ -312,6 +314,7 @@ declare namespace Api {
     reason: string;
     at: number;
     attempts: number;
+    lastRefusal?: string;
   }
   interface FencedDocument {
     incarnation: string;
@@ -409,6 +412,13 @@ declare namespace Api {
   interface HistoryDocument {
     schedules: PastDocument[];
     cursor: string | null;
+  }
+  interface HoldingPauseDocument {
+    name: string;
+    since: number;
+    by?: string;
+    reason?: string;
+    kind: "client" | "topic";
   }
   interface ImportJobForm {
     exportedAt: number;
@@ -732,18 +742,16 @@ declare namespace Api {
     status: "delivered" | "cancelled" | "failed" | "superseded";
     endedAt: number;
     version?: number;
+    movedTo?: number;
   }
   interface PauseForm {
     note?: string | null;
   }
-  interface PausedByDocument {
-    kind: "client" | "topic";
-    name: string;
-    since: number;
-  }
   interface PausedDocument {
     name: string;
     since: number;
+    by?: string;
+    reason?: string;
   }
   interface PausesDocument {
     clients: PausedDocument[];
@@ -789,6 +797,10 @@ declare namespace Api {
     title: string;
     status: number;
     detail: string;
+  }
+  interface RateLimitDocument {
+    perSecond: number;
+    waits: number;
   }
   interface ReadyDocument {
     status: "ready";
@@ -871,7 +883,7 @@ declare namespace Api {
   interface RunDeliveredDocument {
     topic: string | null;
     partition: number;
-    offset: number;
+    offset: number | bigint;
     at: number;
     latenessMs: number;
   }
@@ -901,7 +913,7 @@ declare namespace Api {
     deliveryId: string;
     deadLetterTopic: string;
     partition: number;
-    offset: number;
+    offset: number | bigint;
   }
   interface RunNowForm {
     requestId: string;
@@ -969,6 +981,8 @@ declare namespace Api {
     node?: string;
     oldestDue?: number;
     lagMs: number;
+    oldestPaused?: true;
+    oldestTopic?: string;
     problem?: string;
   }
   interface ShardsDocument {
@@ -1020,6 +1034,7 @@ declare namespace Api {
     failed: number;
     lateness: number[];
     topic: string;
+    rateLimit?: RateLimitDocument;
   }
   interface TriggerDocument {
     type: string;
@@ -1081,11 +1096,13 @@ declare namespace Api {
   interface WaitingDestinationDocument {
     topic: string;
     reason: string;
+    since?: number;
     nextProbeAt?: number;
   }
   interface WaitingRetryDocument {
     attempts: number;
     nextAt: number;
+    lastRefusal?: string;
   }
   interface WaitingTopicDocument {
     topic: string;
@@ -1108,7 +1125,7 @@ declare namespace Api {
     delivered?: DeliveredDocument;
     failed?: FailedDocument;
     dueInMs?: number;
-    paused?: PausedByDocument;
+    paused?: HoldingPauseDocument;
     lagMs?: number;
     destination?: WaitingDestinationDocument;
     retry?: WaitingRetryDocument;

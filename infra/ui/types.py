@@ -58,6 +58,8 @@ def type_of(schema: Schema) -> str:
             return f"({inner})[]" if " | " in inner else f"{inner}[]"
         case {"type": "object"}:
             return _object(schema)
+        case {"type": "integer", "format": "int64"}:
+            return "number | bigint"
         case {"type": str(kind)} if kind in PLAIN:
             return PLAIN[kind]
         case _ if not schema.keys() - {"description", "default", "title"}:

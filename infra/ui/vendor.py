@@ -58,7 +58,7 @@ class Package:
     licence: str
     """SPDX."""
     integrity: str
-    """Of its tarball, as the registry gives it: `sha512-` and base64."""
+    """Hash of its tarball, as the registry gives it: `sha512-` and base64."""
     files: tuple[VendoredFile, ...]
 
 

@@ -46,7 +46,7 @@ class _Batch:
     records: Sequence[OutRecord]
     marker: bytes
     writes: Sequence[tuple[list[Item], list[Item]]]
-    """Of each chunk: puts of outcomes, deletes of rows."""
+    """For each chunk: puts of outcomes, deletes of rows."""
 
 
 class Bare:

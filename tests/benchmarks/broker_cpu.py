@@ -1,4 +1,4 @@
-"""Where the broker's CPU for a transaction goes: per transaction, per Kafka partition touched, or per record.
+"""The broker's CPU for a transaction: per transaction, per Kafka partition touched, or per record.
 
 A bare producer commits transactions of several shapes, one right after the other, in rounds that alternate between the
 shapes; the broker's CPU time is what the kernel counts for its process, less what an idle broker uses in the same time.

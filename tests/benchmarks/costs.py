@@ -22,7 +22,7 @@ CREATES_AT_ONCE: Final = 16
 IDLE_SECONDS: Final = 60.0
 IDLE_CPU_MAX: Final = {64: 1.0, 256: 3.0}
 OWN: Final = ("TransactWriteItems", "BatchWriteItem")
-"""What grows with the schedules and not with the batches."""
+"""Operations that grow with the schedules and not with the batches."""
 
 
 async def of_a_life(bench: Bench) -> None:

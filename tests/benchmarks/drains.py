@@ -42,7 +42,7 @@ class Drained:
 
     took_s: float
     cpu_s: float
-    """Of the node."""
+    """CPU of the node."""
 
 
 async def on_a_store(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""What one call to DynamoDB costs: CPU of this process per `PutItem` of 500 bytes, through the library and on our wire.
+"""The price of one call to DynamoDB: CPU of this process per `PutItem` of 500 bytes, by the library and on our wire.
 
 Both in the same run, alternating, one request at a time and sixteen; then the signatures alone.
 """

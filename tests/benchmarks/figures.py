@@ -1,4 +1,4 @@
-"""What a benchmark finds: figures of several rounds, beside those of a yardstick from the same rounds.
+"""Findings of a benchmark: figures of several rounds, beside those of a yardstick from the same rounds.
 
 A ratio is taken round by round, ours and the yardstick's right after each other, and only then is the median taken: what
 else the machine does, and how warm it is, falls on both. The spread is shown with it, because on a busy machine the
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
-    """Where a figure, or its ratio to the yardstick's, should be."""
+    """A bound of a figure, or of its ratio to the yardstick's."""
 
     bound: float
     at_least: bool = False
@@ -35,7 +35,7 @@ class Finding:
     unit: str
     rounds: Sequence[float]
     yardstick: Sequence[float] = ()
-    """Of the same rounds; empty if there is none."""
+    """Figures of the same rounds; empty if there is none."""
     goal: Goal | None = None
 
     @property

@@ -183,7 +183,7 @@ async def _until_all(world: Contender, prefix: str, *, count: int = 0) -> Sequen
 
 
 async def _until_empty_of(world: Contender, survivor: ClusterNode) -> None:
-    """Until the survivor works all shards."""
+    """Returns when the survivor works all shards."""
 
     async def look() -> bool:
         return len(await survivor.shards()) == shards_of(world.cluster)

@@ -110,7 +110,7 @@ class _Pairs:
     together: list[Sequence[Arrival]] = field(default_factory=list)
 
     def late_ms(self, prefix: str) -> list[list[float]]:
-        """Of the third part, by round, of what has keys of this prefix."""
+        """Lateness in the third part, by round, of what has keys of this prefix."""
         return [[late_ms(each) for each in some if each.schedule_key.startswith(prefix)] for some in self.together]
 
 
@@ -269,7 +269,7 @@ def job_body(cluster: Cluster, topic: str, job_id: str, trigger: Mapping[str, An
 
 
 async def until_runs_ended(node: ClusterNode, count: float) -> None:
-    """Until so many runs have ended since the start of the node: what follows them is armed."""
+    """Returns when so many runs have ended since the start of the node: what follows them is armed."""
 
     async def look() -> bool:
         await asyncio.sleep(0.5)  # to write its figures out takes the node milliseconds

@@ -58,7 +58,7 @@ PATHS: Final = ("/jobs", "/schedule")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Burst:
-    """What one burst showed."""
+    """Findings of one burst."""
 
     cost: Cost
     took_s: float
@@ -173,7 +173,7 @@ async def _armed_and_audited(bench: Bench, cluster: Cluster, count: int, *, empt
     idle_share = (await cpu_s(node) - used_s) / IDLE_S
 
     async def age_s() -> float:
-        """Of the audit of its shards; until their first round, since they were taken over."""
+        """Age of the audit of its shards; until their first round, since they were taken over."""
         await asyncio.sleep(1)
         return await total(node, "clockwork_job_audit_age_seconds")
 

@@ -1,4 +1,4 @@
-"""How late schedules are: at a steady rate, across a rebalance, beside a burst, and before a large backlog of later ones.
+"""Lateness of schedules: at a steady rate, across a rebalance, beside a burst, and before a large backlog of others.
 
 Lateness is the time the broker put on the record (`LogAppendTime`) less `scheduleTime`, what the API reports as well. A
 `read_committed` consumer sees the record after the commit: that is measured too, with the consumer's own delay in it.

@@ -102,7 +102,7 @@ async def _listed(
 
 
 async def _come_and_go(cluster: Cluster, topic: str, client: AsyncClient, due_ms: int, over: asyncio.Event) -> int:
-    """How many did."""
+    """Returns the number of those that did."""
     chance, turn = random.Random(8), 0
     while not over.is_set():
         news = [_new(cluster, topic, f"goes-{turn}-{n}", due_ms + chance.randrange(SPREAD_MS)) for n in range(MOVING)]

@@ -22,7 +22,7 @@ from tests.support.nodes import Cluster, node_here
 
 READS: Final = frozenset({"GetItem", "Query", "Scan", "BatchGetItem"})
 UNCOUNTED: Final = frozenset({"DescribeTable", "DescribeTimeToLive", "CreateTable", "UpdateTimeToLive"})
-"""Of no table's capacity."""
+"""Operations that use no table's capacity."""
 TRANSACTION_UNITS_PER_KB: Final = 2
 
 

@@ -1,4 +1,4 @@
-"""Where the node's own CPU for a schedule goes, at a steady rate and in a drain: requests, signing, parsing, wake-ups.
+"""The node's own CPU for a schedule, by part, at a steady rate and in a drain: requests, signing, parsing, wake-ups.
 
 Two measurements of the same rounds. A node as it is: its CPU for each schedule, and its requests to the store for each, by
 operation. A node under a profiler (`profiled_node`): the share of each part of the code in its time, and how often that is
@@ -45,7 +45,7 @@ CALLS: Final = (
     ("passes", "firing/shard_pass", "run"),
     ("wake-ups told", "firing/shard_loop", "tell"),
 )
-"""What is counted: a name, the file, the function."""
+"""The counted parts: a name, the file, the function."""
 
 
 async def split(bench: Bench) -> None:

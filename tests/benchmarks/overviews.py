@@ -108,7 +108,7 @@ class Overviews:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """What one round showed."""
+    """Findings of one round."""
 
     cpu_percent: float
     arrivals: Sequence[Arrival]

@@ -48,7 +48,7 @@ async def _client(url: str, waiting: Iterator[bytes], schedules: int) -> None:
 
 
 def all_created(head: bytes, body: bytes, schedules: int) -> bool:
-    """Whether this answer says so of every schedule of its request."""
+    """True if this answer says so of every schedule of its request."""
     if schedules == 1:
         return head.startswith(CREATED)
     return head.startswith(ANSWERED) and body.count(CREATED_OF_BATCH) == schedules

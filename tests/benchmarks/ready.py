@@ -1,4 +1,4 @@
-"""How soon a newcomer can send a request: `make run` until it says that it is ready, on PostgreSQL beside DynamoDB Local."""
+"""Time until a newcomer can send a request: `make run` until it is ready, on PostgreSQL beside DynamoDB Local."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Where the findings go: lines on the terminal, a table for people, JSON for programs, and plots."""
+"""Reports of the findings: lines on the terminal, a table for people, JSON for programs, and plots."""
 
 import json
 import math
@@ -77,7 +77,7 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The machine and versions, on which the figures depend."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.machine()}",

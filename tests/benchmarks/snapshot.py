@@ -24,7 +24,7 @@ WARM_S: Final = 20
 PHASES: Final = {"before": 120, "during": 600, "after": 240}
 """Seconds. After it, vacuum needs some time to remove what has gathered."""
 AHEAD_S: Final = 3.0
-"""What is due in a phase was created up to so long before."""
+"""Time before a phase in which what is due in it was created, at most."""
 LATE_S_MAX: Final = 120.0
 PLOT_MS: Final = 10_000
 DEAD_ROWS: Final = "SELECT n_dead_tup FROM pg_catalog.pg_stat_user_tables WHERE schemaname = $1 AND relname = 'rows'"

@@ -51,7 +51,7 @@ AGAINST_CPU_MAX: Final = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What one round showed."""
+    """Findings of one round."""
 
     arrivals: Sequence[Arrival]
     transactions: float

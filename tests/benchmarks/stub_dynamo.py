@@ -123,7 +123,7 @@ class Tables:
         return [item for item in found if item is not None]
 
     def _updated(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Of the items of shards and incarnations; nothing comes of updates of other items."""
+        """Updates items of shards and incarnations; nothing comes of updates of other items."""
         state = self._states.get(asked["Key"].get("partitionId", {}).get("S"), {})
         names, values = asked.get("ExpressionAttributeNames", {}), asked.get("ExpressionAttributeValues", {})
         for name, value in re.findall(r"(#\w+) = (?:if_not_exists\(#\w+, )?(:\w+)", asked.get("UpdateExpression", "")):
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(*, port: int, prefix: str, shards: int, latency_ms: float) -> None:
-    """Until cancelled."""
+    """Serves until cancelled."""
     tables = Tables(prefix=prefix, shards=shards)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(tables, latency_ms / 1_000), "127.0.0.1", port, backlog=1_024)

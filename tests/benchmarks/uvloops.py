@@ -1,4 +1,4 @@
-"""What uvloop would be worth: creates, drain and lateness, on asyncio's loop and on uvloop, in one run."""
+"""The worth of uvloop: creates, drain and lateness, on asyncio's loop and on uvloop, in one run."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What the scenarios share: real services, clusters of their own, rows by the batch, and the figures of a node."""
+"""Parts that scenarios share: real services, clusters of their own, rows by the batch, and the figures of a node."""
 
 import asyncio
 import itertools
@@ -36,7 +36,7 @@ PRELOAD_ROWS: Final = 1_000
 """Made and written at a time."""
 ByHand = DynamoClient | PostgresScheduleStore
 SLOW_S: Final = 600.0
-"""What takes longer than this is broken."""
+"""Time after which a scenario is broken."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,7 +99,7 @@ async def started(
 
 
 async def until_works(node: ClusterNode, count: int) -> None:
-    """Until its processes together have taken over and looked at so many shards."""
+    """Returns when its processes together have taken over and looked at so many shards."""
 
     async def look() -> bool:
         return len(await series(node, "clockwork_due")) == count
@@ -217,7 +217,7 @@ async def preload(client: ByHand, rows: Sequence[Row]) -> None:
 
 
 async def until_empty(client: ByHand) -> None:
-    """Until all rows are deleted."""
+    """Returns when all rows are deleted."""
 
     async def look() -> bool:
         if isinstance(client, PostgresScheduleStore):
@@ -250,7 +250,7 @@ Offsets = Mapping[TopicPartition, int]
 
 
 async def ends_of(cluster: Cluster, topic: str, *, kafka_partitions: int) -> Offsets:
-    """Where the topic ends by now: behind all that is in it."""
+    """The present ends of the topic's Kafka partitions: behind all that is in it."""
     consumer = AIOKafkaConsumer(bootstrap_servers=cluster.services.kafka_brokers)
     await consumer.start()
     try:

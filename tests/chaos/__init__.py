@@ -1,7 +1,7 @@
-"""Chaos on real processes: three nodes, a real Kafka and a real DynamoDB Local, and somebody who breaks them.
+"""Chaos on real processes: three nodes, a real Kafka and a real DynamoDB Local, and faults at all of them.
 
     python -m tests.chaos.run --minutes 5 --seed 7      # one run; without a seed one is drawn and printed
-    python -m tests.chaos.run --takeovers 10            # kill -9 in a row: how long until somebody else delivers?
+    python -m tests.chaos.run --takeovers 10            # kill -9 in a row: how long until other nodes deliver?
 
 The seed fixes what is broken, when, and the mix of requests; not the interleaving, which is the machine's. So a seed that
 found something finds it again often, not always: the logs of every node are kept when a promise was broken.

@@ -153,7 +153,7 @@ def _wrongly_there(asked: ScheduleHistory, arrived: Arrivals, dead: Arrivals) ->
     state, failures = _state(asked), _failures(asked)
     if state != "delivered" and asked.ended and arrived.get(asked.schedule_key) and not _by_zombies(asked):
         yield f"{asked.schedule_key}: {state or ABSENT}, and delivered at {arrived[asked.schedule_key][0].place}"
-    # It may have failed and been armed again before anybody asked. Of at_least_once a node may die between the record and
+    # It may have failed and been armed again before any client asked. Of at_least_once a node may die between the record and
     # its outcome, and the next owner finds it late: it is there, and is a dead letter as well (`domain.schedule.OnLate`).
     again = asked.guarantee == "at_least_once" and bool(arrived.get(asked.schedule_key))
     if dead.get(asked.schedule_key) and asked.ended and not failures and not changes.armed(asked) and not again:
@@ -161,7 +161,7 @@ def _wrongly_there(asked: ScheduleHistory, arrived: Arrivals, dead: Arrivals) ->
 
 
 def _content_differs(asked: ScheduleHistory, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
-    """What is delivered is the last version, as it was answered; never one that was replaced."""
+    """Breaks of: what is delivered is the last version, as it was answered; never one that was replaced."""
     final, failures = asked.final, _failures(asked)
     if final is not None:
         yield from _unlike_allowed(asked, arrived, [final.content, *_by_zombies(asked)])
@@ -170,11 +170,11 @@ def _content_differs(asked: ScheduleHistory, arrived: Arrivals, dead: Arrivals) 
 
 
 def _by_zombies(asked: ScheduleHistory) -> list[Content | None]:
-    """What may come though it is said to be late: of at_least_once a send that nobody answered for, or a zombie's."""
+    """Contents that may come though they are said to be late: unanswered sends of at_least_once, and those of zombies."""
     if asked.guarantee != "at_least_once" or asked.deadline_ms is None:
         return []
     failed = {seen.version for seen in asked.seen if seen.failed_because == EXPIRED}
-    # Armed again before anybody saw that it had failed.
+    # Armed again before any client saw that it had failed.
     failed |= {seen.version - 1 for seen in asked.seen if seen.call == "retry" and seen.status == 200}
     return [seen.content for seen in asked.seen if seen.version in failed]
 
@@ -199,7 +199,7 @@ def _early(history: History, arrived: Arrivals, ahead_ms: Callable[[int], int]) 
 
 def _out_of_order(history: History, arrived: Arrivals, records: Sequence[Arrived], skew_ms: int) -> Iterator[str]:
     """Breaks of the lanes' order. A schedule that was changed stands where its last version does: behind what was accepted
-    before the change, among those of its due time. A run of a job, of which nobody knows when it was armed, may be before
+    before the change, among those of its due time. A run of a job, whose time of arming is not known, may be before
     any schedule, and after none that was due and accepted before it."""
     lanes: dict[tuple[str, str], list[InLane]] = defaultdict(list)
     for record in records:

@@ -16,7 +16,7 @@ frozen broker may keep it waiting."""
 
 
 def content_of(record: Arrived) -> Content:
-    """What a record shows."""
+    """The content that a record shows."""
     return Content(
         due_ms=int(record.text(DUE) or 0),
         data=shown_data(record.value.decode()),
@@ -30,12 +30,12 @@ def delivery_id_of(record: Arrived) -> str:
 
 
 def shows(record: Arrived, content: Content | None) -> bool:
-    """Whether it is the record of this content; of one that nobody was told it may be."""
+    """True if it is the record of this content, or of one that no client was told."""
     return content is None or content_of(record) == content
 
 
 def armed(asked: ScheduleHistory) -> bool:
-    """Somebody wanted it to be armed again, if it should fail."""
+    """True if some client wanted it to be armed again, if it should fail."""
     return any(wish.kind == "retry" for wish in asked.wishes)
 
 
@@ -70,7 +70,7 @@ def untrue(asked: ScheduleHistory, skew_ms: int, misled: Set[str]) -> Iterator[s
         if seen.content is not None:
             contents[seen.version].add(seen.content)
             if not _asked_for(asked, seen, seen.content, skew_ms):
-                yield f"{asked.schedule_key}: nobody asked for {seen.content} ({seen.call} v{seen.version})"
+                yield f"{asked.schedule_key}: no client asked for {seen.content} ({seen.call} v{seen.version})"
         for wrong in _wrong_status(seen, 10**9 if seen.node in misled else skew_ms):
             yield f"{asked.schedule_key}: {wrong} ({seen.call} {seen.status} v{seen.version}, {seen.wish})"
     for version, several in contents.items():
@@ -82,7 +82,7 @@ def untrue(asked: ScheduleHistory, skew_ms: int, misled: Set[str]) -> Iterator[s
 
 
 def _asked_for(asked: ScheduleHistory, seen: StateAnswer, content: Content, skew_ms: int) -> bool:
-    """Before the answer came, and by somebody."""
+    """True if some client had asked for it before the answer came."""
     wishes = [wish for wish in asked.wishes if wish.tries_ms and wish.tries_ms[0] <= seen.received_ms]
     due = content.due_ms == asked.due_ms or any(
         content.due_ms >= wish.tries_ms[0] - skew_ms if wish.now else content.due_ms == wish.due_ms for wish in wishes
@@ -113,7 +113,7 @@ def _wrong_status(seen: StateAnswer, skew_ms: int) -> Iterator[str]:
 
 
 def _wrong_conflict(seen: StateAnswer) -> Iterator[str]:
-    """What a conflict says is the state, and one in which the request is to be refused."""
+    """Conflicts whose reason is not the state, or does not refuse the request."""
     if seen.reason != seen.state and (seen.reason, seen.state) != ("in_flight", "pending"):
         yield f"refused as {seen.reason}, and is {seen.state}"
     refusing = {

@@ -20,7 +20,7 @@ SOURCE: Final = "clockwork-source"
 
 
 def is_command(letter: Arrived) -> bool:
-    """Whether a dead letter is that of a command."""
+    """True if a dead letter is that of a command."""
     return bool(letter.text(SOURCE))
 
 
@@ -63,7 +63,7 @@ def _of_aborted(history: History, buried: Counter[int]) -> Iterator[str]:
             yield f"{asked.schedule_key}: created by aborted command {created_by.number}"
         final = asked.final
         if final is not None and final.state == "cancelled" and not _cancel_asked(asked):
-            yield f"{asked.schedule_key}: cancelled, and nobody asked for that but by aborted commands"
+            yield f"{asked.schedule_key}: cancelled, and only aborted commands asked for that"
 
 
 def _cancel_asked(asked: ScheduleHistory) -> bool:

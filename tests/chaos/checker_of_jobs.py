@@ -1,7 +1,7 @@
 """Were the promises about jobs kept? Per job and fire time one record, or one skipped entry that covers it; none twice, none
 early, in order; each run as some version has it; and no job that has stopped.
 
-Fire times come from arithmetic (`job_history.Every`), not from the service's triggers. A job that nobody pauses, deletes or
+Fire times come from arithmetic (`job_history.Every`), not from the service's triggers. A job that is not paused, deleted or
 gives another trigger must account for each of them from its creation on. Any other may leave out those that passed before a
 request made it go on: a resume, a restore, another trigger, a create in the place of a deleted job; and so may one that
 names a calendar, before it follows a change of that.
@@ -38,8 +38,8 @@ class OfJob:
         return entries_of(self.end.log, self.asked.topic)
 
     def lives(self) -> Callable[[int], int] | None:
-        """By version, which job of this name it was, of those that were made one in the place of the other. None: nobody
-        knows where the next one begins."""
+        """By version, which job of this name it was, of those that were made one in the place of the other. None: it is not
+        known where the next one begins."""
         creates = self.asked.of("create")
         if len(creates) > 1 and not all(op.accepted for op in creates):
             return None
@@ -83,9 +83,9 @@ class _Covered:
     first_ms: int
     last_ms: int
     by_ms: float
-    """When that was known at the latest."""
+    """The latest time at which that was known."""
     every: Every | None
-    """The fire times that hold from there on; None: nobody knows."""
+    """The fire times that hold from there on; None: they are not known."""
 
 
 def left_out(job: OfJob) -> Iterator[str]:
@@ -208,14 +208,14 @@ def made_by_nobody(job: OfJob) -> Iterator[str]:
 
 
 def false_answers(job: OfJob) -> Iterator[str]:
-    """Versions that are two things, or that nobody asked for."""
+    """Versions that are two things, or that no client asked for."""
     wanted = {op.data for op in job.asked.of("create", "put")}
     for version, several in job.asked.contents().items():
         if len(several) > 1:
             yield job.told(f"version {version} is {several}")
         for data, _ in several:
             if data not in wanted:
-                yield job.told(f"nobody asked for {data} in version {version}")
+                yield job.told(f"no client asked for {data} in version {version}")
 
 
 def too_many(job: OfJob) -> Iterator[str]:
@@ -229,14 +229,14 @@ def too_many(job: OfJob) -> Iterator[str]:
 
 
 def lost(job: OfJob) -> Iterator[str]:
-    """Jobs that were accepted, and that nobody knows."""
+    """Jobs that were accepted, and that the service does not know."""
     by_command = any(op.command is not None and op.command.fate == "committed" for op in job.asked.of("create"))
     if (by_command or job.asked.accepted_ms is not None) and not job.end.state:
         yield job.told("accepted, and now unknown")
 
 
 def judge_jobs(jobs: Sequence[OfJob], unknown: Mapping[str, int]) -> dict[str, list[str]]:
-    """Per promise, every case in which it was not kept. `unknown`: records of jobs that nobody asked for."""
+    """Per promise, every case in which it was not kept. `unknown`: records of jobs that no client asked for."""
 
     def found(rule: Callable[[OfJob], Iterator[str]]) -> list[str]:
         return [line for job in jobs for line in rule(job)]

@@ -20,7 +20,7 @@ LAST_MS: Final = 10_000
 def answers_not_kept(job: OfJob) -> Iterator[str]:
     """Runs that came after an answer that had said that they would not."""
     if not job.exactly_once:
-        return  # a send that nobody answered for may come late
+        return  # a send without an answer may come late
     for op in job.asked.ops:
         answer = op.answer
         if answer is None or answer.status != 200:
@@ -37,7 +37,7 @@ def answers_not_kept(job: OfJob) -> Iterator[str]:
 
 
 def _excluded(asked: JobHistory, op: JobOp, answer: JobAnswer, run: RunRecord) -> bool:
-    """Whether the answer says that this run, which came later, will not come."""
+    """True if the answer says that this run, which came later, will not come."""
     match op.kind:
         case "put":
             # Of two at once one may tell the version of the other, which is none of before to it.
@@ -184,7 +184,7 @@ def _given_up(asked: JobHistory, run_id: str, attempt: int) -> bool:
 
 
 def untrue_reports(job: OfJob) -> Iterator[str]:
-    """Answers to consumers that the log does not bear out, ends that nobody reported, and time-outs before their time."""
+    """Answers to consumers that the log does not bear out, ends without a report, and time-outs before their time."""
     entries = {entry.key: entry for entry in job.entries()}
     latest: dict[str, int] = {}
     for run_id, attempt in entries:
@@ -207,7 +207,7 @@ def untrue_reports(job: OfJob) -> Iterator[str]:
     for key, entry in entries.items():
         kind = None if entry.refused else _REPORTED.get(entry.status)
         if kind is not None and not any(report.may_count for report in _reports(job.asked, *key, kind)):
-            yield job.told(f"{entry}, and nobody said so")
+            yield job.told(f"{entry}, and no consumer said so")
         yield from _timed_out_early(job, entry)
 
 

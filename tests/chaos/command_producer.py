@@ -1,7 +1,7 @@
 """A producer of commands, on librdkafka, as other people's programs are: what it is given goes out in transactions, of which
 some are aborted on purpose, and others because the broker was struck.
 
-A transaction whose commit nobody answers for is settled by the next producer under the same transactional id, one way or
+A transaction whose commit has no answer is settled by the next producer under the same transactional id, one way or
 the other: its commands may have been carried out, and nothing is claimed of them.
 """
 
@@ -29,7 +29,7 @@ from tests.support.nodes import now_ms
 EVERY_S: Final = 0.15
 """From the end of one transaction to the begin of the next; what was given meanwhile goes into it."""
 STEP_S: Final = 5.0
-"""Of one call to the broker; what can be repeated is repeated."""
+"""Time limit of one call to the broker; what can be repeated is repeated."""
 TRIES_MAX: Final = 12
 TRANSACTION_MS_MAX: Final = 10_000
 """Then the broker aborts it: an open one hides all that comes after it."""
@@ -50,7 +50,7 @@ class CommandProducer:
         self._waiting: list[tuple[Command, bytes, bytes]] = []
         self._producer: Producer | None = None
         self._over = False
-        """Nobody waits any more: the thread must end."""
+        """True: no caller waits any more, and the thread must end."""
 
     def give(
         self,
@@ -119,7 +119,7 @@ class CommandProducer:
                 command.wish.tries_ms.clear()
 
     def _after(self, failed: KafkaException, producer: Producer, fate: CommandFate) -> CommandFate:
-        """What became of a transaction that failed."""
+        """The fate of the commands of a transaction that failed."""
         if failed.args[0].txn_requires_abort():
             try:
                 self._insist(producer.abort_transaction)
@@ -132,7 +132,7 @@ class CommandProducer:
         return fate
 
     def _ready(self) -> Producer:
-        """Raises: KafkaException, once nobody waits any more."""
+        """Raises: KafkaException, once no caller waits any more."""
         while self._producer is None:
             producer = Producer(
                 {

@@ -14,11 +14,11 @@ from tests.support.client import NO_ANSWER
 from tests.support.nodes import now_ms
 
 LATE_S_MAX: Final = 8.0
-"""What comes later, because others before it took so long, is left out: else a slow machine's nodes would never be well."""
+"""Delay by others before it after which a disturbance is left out: else a slow machine's nodes would never be well."""
 SETTLES_MS: Final = 15_000
 """After a disturbance: sessions end, shards move, and what was on its way is sent again once its time limit is over."""
 HALF_DONE_S: Final = 0.3
-"""Until whatever does not need the frozen service is done."""
+"""Time in which all that does not need the frozen service is done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class Kill:
 
 @dataclass(kw_only=True, slots=True)
 class DisturbanceLog:
-    """What was really done."""
+    """The disturbances that were really done."""
 
     done: Counter[Kind] = field(default_factory=Counter)
     left_out: int = 0
@@ -76,7 +76,7 @@ async def _one(world: World, what: Disturbance, disturbance_log: DisturbanceLog,
 
 
 def _locks(world: World, seat: NodeSeat, kind: Kind) -> tuple[asyncio.Lock, ...]:
-    """What it takes for itself; a node before a service, so that no two wait for each other."""
+    """The locks that it takes; a node's before a service's, so that no two wait for each other."""
     match kind:
         case Kind.BROKER_KILL | Kind.BROKER_PAUSE:
             return (world.broker,)
@@ -174,5 +174,5 @@ async def _fired(skew: Skew) -> bool:
     try:
         metrics = await skew.node.client.metrics()
     except NO_ANSWER:
-        return False  # nobody can say; what it delivered too early is seen in the records
+        return False  # it cannot be known; what it delivered too early is seen in the records
     return re.search(r'^clockwork_deliveries_total\{.*result="delivered"\} [1-9]', metrics, re.M) is not None

@@ -18,7 +18,7 @@ from tests.support.reader import Arrived
 
 CASES_SHOWN: Final = 8
 IN_FLIGHT_MS: Final = 100
-"""What a node had sent before it was killed may be appended so long after; later, another node sent it."""
+"""Time after a kill in which what the node had sent may still be appended; later, another node sent it."""
 
 
 def table(evidence: Evidence, disturbance_log: DisturbanceLog, violations: Mapping[str, Sequence[str]]) -> str:
@@ -68,7 +68,7 @@ def table(evidence: Evidence, disturbance_log: DisturbanceLog, violations: Mappi
 
 
 def job_rows(evidence: Evidence) -> list[tuple[str, str]]:
-    """What jobs did, as rows of the table."""
+    """Figures of jobs, as rows of the table."""
     remains, jobs = evidence.remains, evidence.jobs.values()
     if not jobs:
         return []
@@ -144,12 +144,12 @@ def every_schedule(evidence: Evidence) -> str:
 
 
 def history_shards(evidence: Evidence) -> dict[str, int]:
-    """Of each schedule, its shard."""
+    """The shard of each schedule."""
     return {key: shard_of(OrderingKey(asked.lane), SHARDS) for key, asked in evidence.history.asked.items()}
 
 
 def first_arrivals(records: Iterable[Arrived]) -> dict[str, Arrived]:
-    """Of each schedule, the record that was appended first."""
+    """The record of each schedule that was appended first."""
     found: dict[str, Arrived] = {}
     for record in sorted(records, key=lambda record: record.timestamp_ms):
         found.setdefault(record.schedule_key, record)
@@ -159,8 +159,8 @@ def first_arrivals(records: Iterable[Arrived]) -> dict[str, Arrived]:
 def takeovers_ms(
     kills: Sequence[Kill], shard_of: Mapping[str, int], records: Iterable[Arrived]
 ) -> tuple[list[int], list[int]]:
-    """Of each kill, until the first and until the last of the node's shards delivered again. Without the kills of a node
-    that worked none, and of one whose shards delivered nothing any more."""
+    """For each kill the times until the first and until the last of the node's shards delivered again. Left out are kills of
+    a node that worked none, and of one whose shards delivered nothing any more."""
     in_order = sorted(
         (record.timestamp_ms, shard_of[record.schedule_key]) for record in records if record.schedule_key in shard_of
     )

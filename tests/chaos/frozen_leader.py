@@ -30,20 +30,20 @@ CALM_S: Final = 3.0
 LANES_PER_SHARD: Final = 40
 """Far more than rows in one transaction, so that most lanes have none in it."""
 STOPPED_MS: Final = 2_000
-"""What was due so long after the leader stopped is in no transaction with it, unless its topic is."""
+"""Time after the stop from which what is due is in no transaction with the leader, unless its topic is."""
 PER_SECOND: Final = 80.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What came of it."""
+    """The findings."""
 
     late_ms: Sequence[int]
-    """Of the other topic's schedules that were due while the leader was frozen, in rising order."""
+    """Lateness of the other topic's schedules that were due while the leader was frozen, in rising order."""
     in_time: int
-    """Of them, those that arrived while it was frozen."""
+    """The number of them that arrived while it was frozen."""
     held_up: Sequence[str]
-    """Of them, those that had half of the time to arrive and did not, and whose lane has no row in the transaction in which
+    """Those of them that had half of the time to arrive and did not, and whose lane has no row in the transaction in which
     the leader stopped."""
     frozen_topic_arrived: int
     broken: Sequence[str]

@@ -17,10 +17,10 @@ from tests.support.stored import Stored
 from tests.support.waiting import until
 
 RUNS_ON_S: Final = 60.0
-"""Until each job has run for a fire time after the healing, or gone on to the next one of those that it catches up with: a
-few runs may have to time out before."""
+"""Time in which each job runs for a fire time after the healing, or goes on to the next one of those that it catches up
+with: a few runs may have to time out before."""
 TIDY_S: Final = 30.0
-"""Until what is in flight when a job is deleted has ended."""
+"""Time in which what is in flight when a job is deleted ends."""
 SLOW_MS: Final = 10_000
 """Jobs that fire less often need not run again: it is enough that the next run is armed."""
 RUNNING: Final = ("active", "ended")
@@ -42,18 +42,18 @@ class JobEnd:
 
 @dataclass(kw_only=True, slots=True)
 class JobRemains:
-    """What is there of jobs at the very end."""
+    """The jobs at the very end, and what is left of them."""
 
     ends: dict[str, JobEnd] = field(default_factory=dict)
     orphans: list[str] = field(default_factory=list)
     """Jobs that did not run on, that have no row, or of which a row is left."""
     repaired: list[str] = field(default_factory=list)
-    """What the audit had to mend, as the nodes logged it: nothing of the kind is broken here."""
+    """Repairs by the audit, as the nodes logged them: nothing of the kind is broken here."""
     ran_on_after_ms: int = 0
 
 
 async def settle_jobs(load: JobLoad, stored: Stored) -> JobRemains:
-    """Brings every job back, sees it run on, and deletes it. `stored` is not shared with anybody: it answers one question
+    """Brings every job back, sees it run on, and deletes it. `stored` has no other caller: it answers one question
     at a time."""
     remains = JobRemains(ends={job_id: JobEnd() for job_id in load.asked})
     load.consumers.no_more_faults()

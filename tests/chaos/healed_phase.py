@@ -32,7 +32,7 @@ AT_ONCE: Final = 16
 
 @dataclass(kw_only=True, slots=True)
 class Remains:
-    """What is there at the very end."""
+    """Schedules and rows that are there at the very end."""
 
     records: Sequence[Arrived] = ()
     dead_letters: Sequence[Arrived] = ()
@@ -44,7 +44,7 @@ class Remains:
     """Schedules that did not end in time."""
     jobs: JobRemains = field(default_factory=JobRemains)
     ended_after_ms: int = 0
-    """How long after the healing the last schedule had ended, and its row was gone."""
+    """Time from the healing until the last schedule had ended, and its row was gone."""
 
 
 async def settle(world: World, workload: Workload, history: History, load: JobLoad | None = None) -> Remains:

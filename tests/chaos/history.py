@@ -1,4 +1,4 @@
-"""What was asked and what was answered, with the times of both. The workload writes it, the checker reads it."""
+"""Requests and answers, with the times of both. The workload writes them, the checker reads them."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ CommandKind = Literal["create", "cancel", "reschedule", "poison"]
 JobCommandKind = Literal["createJob", "updateJob", "pauseJob", "resumeJob", "deleteJob", "runJob"]
 RunCommandKind = Literal["completeRun", "failRun", "heartbeatRun"]
 CommandFate = Literal["unsent", "committed", "aborted", "unknown"]
-"""Of the producer's transaction; `unknown`: nobody could tell the producer."""
+"""The fate of the producer's transaction; `unknown`: the producer was not told."""
 
 FINAL: Final = frozenset({"delivered", "cancelled", "failed"})
 ABSENT: Final = "absent"
@@ -33,7 +33,7 @@ CORRELATION_ID: Final = "clockwork-correlation-id"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Content:
-    """What a version of a schedule is, as far as a client may change it; and what its record must show."""
+    """The members of a version that a client may change, and that its record must show."""
 
     due_ms: int
     data: str
@@ -52,7 +52,7 @@ class WantedChange:
     ordering_key: str | None = None
     if_version: int | None = None
     tries_ms: list[int] = field(default_factory=list)
-    """When it was sent, each time: every try may change the schedule once. None of a command that was aborted."""
+    """Times at which it was sent: every try may change the schedule once. None of a command that was aborted."""
 
     @property
     def now(self) -> bool:
@@ -82,12 +82,12 @@ class StateAnswer:
     content: Content | None = None
     """None: it is absent."""
     reason: str | None = None
-    """Of a 409."""
+    """The reason of a 409."""
     failed_because: str | None = None
     failed_at_ms: int = 0
     """By the clock of the node that wrote it down."""
     wish: WantedChange | None = None
-    """What this is the answer to; None: to a create, a cancel, a read."""
+    """The change that this is the answer to; None: to a create, a cancel, a read."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,15 +101,15 @@ class Command:
     """Or the id of the job that it is about."""
     wish: WantedChange | None = None
     takes: Callable[[Mapping[str, Any], int, bool], str | None] | None = None
-    """Of one about a job: takes its answer, the answer's time, and whether it tells of the present state only, since the
+    """For one about a job: takes its answer, the answer's time, and whether it tells of the present state only, since the
     command had been carried out before. Returns what is improper about it."""
     wants_reply: bool = True
     sent_ms: int = 0
     fate: CommandFate = "unsent"
     statuses: list[int] = field(default_factory=list)
-    """Of its answers."""
+    """Statuses of its answers."""
     answered_ms: int | None = None
-    """When the first of them was there."""
+    """Time at which the first of them was there."""
 
     @property
     def answer_due(self) -> bool:
@@ -136,7 +136,7 @@ class ScheduleHistory:
     created_by: Command | None = None
     """None: over HTTP."""
     accepted_ms: int | None = None
-    """When the first `201` or `200` to its create was here: a little after it was sent, which is the safe side. None:
+    """Time at which the first `201` or `200` to its create was here: a little after it was sent, the safe side. None:
     no client was ever told that it is accepted."""
     commands: list[Command] = field(default_factory=list)
     cancels: int = 0
@@ -157,7 +157,7 @@ class ScheduleHistory:
 
     @property
     def ended(self) -> bool:
-        """A client knows for good what became of it; or nobody was promised anything, and it does not exist."""
+        """True if a client knows its end for good; or if no client was promised anything, and it does not exist."""
         nothing_promised = self.accepted_ms is None and not (self.created_by and self.created_by.fate == "committed")
         return self.final is not None or (nothing_promised and bool(self.seen) and self.seen[-1].state == ABSENT)
 
@@ -174,7 +174,7 @@ class ScheduleHistory:
         return final.content.ordering_key if final is not None and final.content is not None else self.ordering_key
 
     def known_ms(self, version: int) -> int | None:
-        """When a client knew at the latest that this version, or a later one, stands."""
+        """The latest time at which a client knew that this version, or a later one, stands."""
         times = [seen.received_ms for seen in self.seen if seen.version >= version > 0]
         if version == 1 and self.accepted_ms is not None:
             times.append(self.accepted_ms)
@@ -196,7 +196,7 @@ class History:
     commands: list[Command] = field(default_factory=list)
     """In the order in which they were sent."""
     answers: Counter[str] = field(default_factory=Counter)
-    """How often each call was answered how; `-`: not at all."""
+    """The number of answers by call and answer; `-`: not at all."""
     improper: list[str] = field(default_factory=list)
     """Answers that the interface does not allow for such a request."""
 
@@ -225,7 +225,7 @@ class History:
         number = record.text(CORRELATION_ID)
         command = self.commands[int(number)] if number.isdecimal() and int(number) < len(self.commands) else None
         if command is None:
-            self.improper.append(f"an answer to command {number!r}, which nobody sent, at {record.place}")
+            self.improper.append(f"an answer to command {number!r}, which was never sent, at {record.place}")
             return
         document = json.loads(record.value)
         status = int(document["status"])
@@ -250,7 +250,7 @@ class History:
 
 
 def shown_data(data: Any) -> str:
-    """What is kept of `taskData`; of a record's value it is the same."""
+    """The part of `taskData` that is kept; of a record's value it is the same."""
     text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
     return text[:DATA_SHOWN]
 

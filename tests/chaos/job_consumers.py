@@ -23,7 +23,7 @@ RECORDS_MAX: Final = 500
 EXTENDS_MS: Final = (2_000, 5_000)
 TRIES_MAX: Final = 40
 BY_COMMAND: Final = 0.4
-"""Of the runs of jobs that are asked for by command."""
+"""Share of reports that go by command, among runs of jobs that are asked for by command."""
 FATES: Final = ("at once", "at once", "at once", "soon", "soon", "long", "fails", "fails", "near", "late", "dies")
 
 

@@ -75,10 +75,10 @@ class JobAnswer:
     in_flight: frozenset[tuple[str, int]] = frozenset()
     """Run ids and attempts."""
     run_id: str = ""
-    """Of a run by hand, or the first one of a backfill."""
+    """For a run by hand, or the first one of a backfill."""
     reason: str | None = None
     until_ms: int = 0
-    """Of a heartbeat."""
+    """For a heartbeat."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -87,7 +87,7 @@ class JobOp:
 
     kind: OpKind
     data: str | None = None
-    """Of a create or a PUT; of a run, its own."""
+    """The data of a create or a PUT; of a run, its own."""
     new_trigger: bool = False
     paired: bool = False
     """Sent at the same moment as another one of its kind."""
@@ -111,7 +111,7 @@ class JobOp:
         return self.answer is not None and self.answer.status < 300
 
     def windows(self) -> Iterator[Try]:
-        """When it may have been carried out."""
+        """The times between which it may have been carried out."""
         if self.command is None:
             yield from self.tries
         elif self.command.fate in ("committed", "unknown"):
@@ -170,7 +170,7 @@ class JobHistory:
     ordering_key: str
     guarantee: str
     body: dict[str, Any]
-    """Of its create; a later one has other data."""
+    """The body of its create; a later one has other data."""
     operated: bool
     """It is paused, deleted, made again, given other triggers. Of all others each fire time must be accounted for."""
     by_command: bool
@@ -181,7 +181,7 @@ class JobHistory:
     states: list[JobAnswer] = field(default_factory=list)
     """Every answer that shows the job."""
     calendar_puts: list[CalendarPut] = field(default_factory=list)
-    """Of the calendar that it names, oldest first."""
+    """Puts of the calendar that it names, oldest first."""
 
     @property
     def every(self) -> Every | None:
@@ -219,8 +219,8 @@ class JobHistory:
         return "exclude" in self.body["trigger"]
 
     def calendar_changes(self) -> Iterator[Try]:
-        """When the job followed its calendar, if at all: from each put on until it, or one behind it, had reached the job.
-        Like a PUT of the trigger that makes it go on with the first fire time to come."""
+        """Times at which the job may have followed its calendar: from each put on until it, or a later one, had reached it.
+        Each is like a PUT of the trigger that makes it go on with the first fire time to come."""
         for number, put in enumerate(self.calendar_puts):
             reached = (each.answered_ms for each in self.calendar_puts[number:] if each.reached(self.job_id))
             yield Try(put.sent_ms, next(filter(None, reached), put.sent_ms + FOLLOWS_MS))
@@ -230,7 +230,7 @@ class JobHistory:
 
     @property
     def accepted_ms(self) -> int | None:
-        """When a client knew that it is accepted."""
+        """The earliest time at which a client knew that it is accepted."""
         return min((op.answer.received_ms for op in self.of("create") if op.accepted and op.answer), default=None)
 
     @property
@@ -365,6 +365,6 @@ _REASONS: Final[Mapping[OpKind, frozenset[str]]] = {
     "run": frozenset({"deleted", "exists", "running", "too_many_runs"}),
     "backfill": frozenset({"deleted", "exists", "running", "no_fire_times"}),
 }
-"""What a conflict may be for."""
+"""Reasons that a conflict may have."""
 _OF_STEADY: Final = frozenset({"running", "too_many_runs", "no_fire_times"})
-"""Of a job that is never paused or deleted, until the end."""
+"""Those for a job that is never paused or deleted, until the end."""

@@ -35,7 +35,7 @@ KINDS_OPERATED: Final = (
     *("delete", "anew"),
 )
 TWICE: Final = 0.2
-"""Of changes, pauses, resumes and runs by hand that are asked for twice at the same moment: two changes, or one run."""
+"""Share of changes, pauses, resumes and runs by hand that are asked for twice at once: two changes, or one run."""
 BY_COMMAND: Final[Mapping[OpKind, JobCommandKind]] = {
     "create": "createJob",
     "put": "updateJob",
@@ -179,7 +179,7 @@ class _JobClient:
         return JobOp(kind=kind, **({"data": data} | more))
 
     async def _wait(self, stop: asyncio.Event) -> None:
-        """Until shortly before, at or shortly after a fire time, or any time."""
+        """Sleeps until shortly before, at or shortly after a fire time, or any time."""
         rng, every = self._rng, self._asked.every
         await _sleep(rng.uniform(*PAUSE_S), stop)
         if every is not None and every.period_ms < 10_000 and rng.random() < 0.6:

@@ -19,10 +19,10 @@ RRULES: Final = 0.06
 OPERATED: Final = 0.45
 REFUSED: Final = 0.04
 BOUNDED: Final = 0.1
-"""Of those that are not operated: they end after some runs."""
+"""Share of jobs that are not operated that end after some runs."""
 RUNS_MAX: Final = 25
 FOLLOWING: Final = 0.6
-"""Of cron jobs over HTTP that are not operated: they name the calendar."""
+"""Share of cron jobs over HTTP that are not operated that name the calendar."""
 GUARANTEES: Final = ("exactly_once",) * 6 + ("at_least_once",)
 EVERY_MINUTE: Final = (
     f"FREQ=DAILY;BYHOUR={','.join(map(str, range(24)))};BYMINUTE={','.join(map(str, range(60)))};BYSECOND="

@@ -57,7 +57,7 @@ class RunRecord:
 
     @property
     def at_ms(self) -> int:
-        """When it was appended, by the broker's clock."""
+        """Time at which it was appended, by the broker's clock."""
         return self.record.timestamp_ms
 
     @property
@@ -78,7 +78,7 @@ class RunRecord:
 
 
 def is_of_job(record: Arrived) -> bool:
-    """Whether it is a record, or a dead letter, of a job's run."""
+    """True if it is a record, or a dead letter, of a job's run."""
     return bool(record.text(names.JOB_ID))
 
 

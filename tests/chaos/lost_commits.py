@@ -33,7 +33,7 @@ from tests.support.waiting import until
 
 PER_SECOND: Final = 80.0
 LOSES: Final = 0.25
-"""Of the transactions, once it has begun."""
+"""Share of transactions whose commit is lost, once it has begun."""
 WITHIN_S: Final = 1_800.0
 LOST: Final = (Fate.ANSWER, Fate.REQUEST, Fate.LATE)
 
@@ -70,7 +70,7 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What came of it."""
+    """The findings."""
 
     lost: Counter[Fate]
     unknown: float

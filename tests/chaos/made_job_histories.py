@@ -17,7 +17,7 @@ SKIP: Final[Mapping[str, Any]] = {
     "overlap": "skip",
     "completion": {"timeoutMs": 2_000, "retry": {"attempts": 2}, "retryOn": ["timeout"]},
 }
-"""Of a job whose runs may not overlap, and come again once."""
+"""The completion policy of a job whose runs may not overlap, and come again once."""
 DATA: Final = '{"put":0}'
 WANTS: Final = ("new_trigger", "paired", "request_id", "from_ms", "to_ms", "runs_max")
 DELETED_MS: Final = 60_000

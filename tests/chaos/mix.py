@@ -1,4 +1,4 @@
-"""How much of what a workload has."""
+"""The mix of a workload: shares of requests and schedules of each kind."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -16,12 +16,12 @@ class Mix:
     )
     """Weight, from, to."""
     bursts: float = 0.4
-    """Of schedules whose due time is put off to the next burst."""
+    """Share of schedules whose due time is put off to the next burst."""
     rounded: float = 0.3
     far: float = 0.02
     refused: float = 0.015
     deadlines: float = 0.08
-    """Of those with a deadline, after which they are to be dropped or become dead letters."""
+    """Share of those with a deadline, after which they are to be dropped or become dead letters."""
     gives_up: float = 0.05
     cancels_at_due: float = 0.12
     cancels_at_once: float = 0.03
@@ -43,21 +43,21 @@ class Mix:
     fires: float = 0.05
     fires_far: float = 0.4
     retries: float = 0.5
-    """Of what may have failed."""
+    """Share of what may have failed."""
     retries_twice: float = 0.4
     by_command: float = 0.15
-    """Of schedules that are created by command."""
+    """Share of schedules that are created by command."""
     replies: float = 0.8
-    """Of commands that want an answer."""
+    """Share of commands that want an answer."""
     reschedules: tuple[int, int, int] = (50, 30, 20)
     """Weights of none, one, two."""
     commands_at_once: float = 0.4
-    """Of changes and cancels: mostly in the transaction of the create."""
+    """Share of changes and cancels: mostly in the transaction of the create."""
     cancels_by_command: float = 0.2
     commands_and_http: float = 0.3
-    """Of those that are also asked for over HTTP."""
+    """Share of those that are also asked for over HTTP."""
     poison: float = 0.05
-    """Of commands followed by one that is wrong."""
+    """Share of commands followed by one that is wrong."""
 
 
 STEADY: Final = Mix(

@@ -1,4 +1,4 @@
-"""What goes wrong in a run, and when: drawn from the seed, before anything is started.
+"""The disturbances of a run and their times: drawn from the seed, before anything is started.
 
 The kinds come in shuffled rounds, the frequent ones several times a round, at times that are spread over the run with
 jitter. So a short run has met every kind, and disturbances still overlap: a broker dies while a node is frozen.
@@ -25,7 +25,7 @@ SKEW_SEEN_MS: Final = 3_000
 
 
 class Kind(StrEnum):
-    """What is done."""
+    """The kind of a disturbance."""
 
     KILL = "node killed"
     RESTART = "node stopped and started"
@@ -51,7 +51,7 @@ CUT_OFF: Final = (Kind.CUT_OFF_STORE, Kind.CUT_OFF_BROKER)
 """First the service stands still, so that what the node had begun is left half done, and then the node is struck. A kill
 alone hardly ever falls between a commit and the tidy-up, which takes a few milliseconds."""
 SUDDEN: Final = (*CUT_OFF, Kind.KILL, Kind.ZOMBIE, Kind.BROKER_KILL, Kind.STORE_PAUSE)
-"""What may strike in the middle of a burst; the former always do."""
+"""Those that may strike in the middle of a burst; the former always do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +64,9 @@ class Disturbance:
     node: int
     """Which; of no meaning for the services."""
     for_s: float
-    """How long it lasts: down, frozen, or with a wrong clock."""
+    """Time for which it lasts: down, frozen, or with a wrong clock."""
     offset_ms: int = 0
-    """Of a wrong clock: how far ahead of the true time; negative: behind."""
+    """For a wrong clock: its lead on the true time; negative: behind."""
     jump_after_s: float | None = None
     """The clock is right at first, and jumps so long after the start of its node."""
     after_burst_ms: int | None = None

@@ -34,7 +34,7 @@ SETTINGS: Final = {
     "CLOCKWORK_SESSION_TIMEOUT_MS": "120000",
 }
 OVER_MS_MAX: Final = 1_000
-"""What a restart may cost beyond its own length, and what a hand-over may cost at all."""
+"""Lateness that a restart may cost beyond its own length, and that a hand-over may cost at all."""
 REBALANCES: Final = "clockwork_rebalances_total"
 
 
@@ -56,12 +56,12 @@ class Change:
     """Shards that stand elsewhere than before; of one that left, those of the others: they share out evenly what is there,
     from live node to live node at once."""
     rebalances: int = 0
-    """Of the other nodes."""
+    """Rebalances of the other nodes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What came of it."""
+    """The findings."""
 
     restarts: Sequence[Change]
     left: Change
@@ -74,7 +74,7 @@ class Report:
     records: Sequence[Arrived]
 
     def late_ms(self, change: Change) -> list[int]:
-        """Of all that was due in these shards from SIGTERM until they delivered again, in rising order."""
+        """Lateness of all that was due in these shards from SIGTERM until they delivered again, in rising order."""
         return late_ms(self.load, self.records, change.shards, from_ms=change.from_ms, to_ms=change.delivers_ms)
 
     def complaints(self) -> list[str]:
@@ -115,7 +115,7 @@ class Report:
 
 
 def late_ms(load: Load, records: Iterable[Arrived], shards: frozenset[int], *, from_ms: int, to_ms: int) -> list[int]:
-    """Of what was due in these shards then; of what was accepted when it was due already, since then."""
+    """Lateness of what was due in these shards then; for what was accepted when it was due already, since then."""
     promises = load.ledger.promises
     return sorted(
         record.timestamp_ms - max(p.due_ms, p.accepted_at_ms)
@@ -218,7 +218,7 @@ async def _shards(nodes: dict[str, ClusterNode]) -> dict[str, frozenset[int]]:
 
 
 async def _stop(nodes: dict[str, ClusterNode], name: str, load: Load, *, for_good: bool = False) -> tuple[int, int]:
-    """When it was told, and when it had ended."""
+    """Returns the time at which it was told, and at which it had ended."""
     load.clients = [node.client for each, node in nodes.items() if each != name]
     from_ms = now_ms()
     code = await nodes[name].process.stop(for_good=for_good)

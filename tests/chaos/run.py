@@ -36,7 +36,7 @@ first, so it takes until it has fallen behind by the bound."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What a run showed."""
+    """The findings of a run."""
 
     text: str
     violations: dict[str, list[str]]
@@ -80,7 +80,7 @@ async def chaos(
             ahead_ms=world.ahead_ms,
             skew_ms=_skew_ms(world),
             misled=misled,
-            unrest=disturbance_log.unrest,
+            unrest=disturbance_log.unrest + world.hand_overs(settles_ms=SETTLES_MS),
         )
         violations = judge(evidence) | _of_world(world, history)
         (folder / "schedules.jsonl").write_text(figures.every_schedule(evidence))

@@ -1,4 +1,4 @@
-"""kill -9, again and again: how long until somebody else delivers the victim's schedules?
+"""kill -9, again and again: how long until other nodes deliver the victim's schedules?
 
 A kill comes only when the cluster has settled, under a steady load that has something due in every shard several times a
 second; so what is measured is the silence of the victim's shards, to a few tenths of a second.
@@ -40,7 +40,7 @@ async def kill_in_a_row(world: World, workload: Workload, disturbance_log: Distu
 
 
 async def _until_taken_over(world: World) -> None:
-    """Until the others work all shards, so that the return of the victim is not in the measurement."""
+    """Returns when the others work all shards, so that the return of the victim is not in the measurement."""
 
     async def all_shards() -> bool:
         return await world.works_all()

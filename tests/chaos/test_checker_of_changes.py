@@ -193,7 +193,7 @@ def test_what_failed_and_was_armed_again_has_both_its_dead_letter_and_its_record
 
 
 def test_what_a_zombie_sent_of_at_least_once_is_judged_as_the_version_that_it_was() -> None:
-    # Said to be late, armed again; and its first send, that nobody answered for, is there: early only for its second time.
+    # Said to be late, armed again; and its first send, which had no answer, is there: early only for its second time.
     old = record(of=OLD, at_ms=DUE_MS + 100)
     again = record(of=content(20_501, "old", delivery_id="2"), at_ms=20_600, offset=1)
     letters = [record(of=OLD)]

@@ -33,12 +33,12 @@ UNANSWERED_MAX: Final = 120
 """Requests under way at once. While more wait for an answer nothing new is begun: a real outage is not made longer by a
 herd that the service then has to fight, too."""
 GUARANTEES: Final = (("exactly_once",), ("at_least_once",), ("exactly_once", "at_least_once"))
-"""Of every third lane."""
+"""Guarantees by lane: one of these for every third lane."""
 DEADLINES_MS: Final = ((0, 60), (300, 3_000))
 """Some are passed by nearly all, the others when something is struck."""
 COMMANDED_LATER_MS: Final = 8_000
 COMMANDING_CLIENTS: Final = 4
-"""Whose names decide in which Kafka partition of the commands topic their commands stand."""
+"""Clients of commands; their names decide in which Kafka partition of the commands topic their commands stand."""
 
 
 class Workload:
@@ -90,7 +90,7 @@ class Workload:
             self._create_by_command(rng, asked, body)
         elif not await self.asking.create(asked, body, tries=1 if rng.random() < mix.gives_up else None):
             return
-        # Nobody waits for what is due after the run.
+        # The workload does not wait for what is due after the run.
         around_ms = now_ms() if fate == "far" else asked.due_ms
         async with asyncio.TaskGroup() as group:
 
@@ -180,7 +180,7 @@ class Workload:
     def _drawn_change(
         self, rng: random.Random, asked: ScheduleHistory, mark: str
     ) -> tuple[int | None, dict[str, str] | None, str | None, float]:
-        """How far ahead it is to be due, the data, the lane; None: as it is. What is refused stays so."""
+        """Time until it is to be due, the data, the lane; None: as it is. What is refused stays so."""
         mix = self._mix
         due_in_ms = rng.randint(-300, 2_500) if rng.random() < mix.changes_time else None
         if due_in_ms is not None and rng.random() < mix.puts_off_far:

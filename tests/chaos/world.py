@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -25,9 +26,11 @@ REQUEST_S_MAX: Final = 2.5
 """A client's patience with one node; then it asks another one."""
 TOPICS: Final = 2
 RECORD_BYTES_MAX: Final = 20_000
-"""Of every topic: what is longer is refused by the broker, and must end as a dead letter. Above what the client library
+"""Limit of every topic: what is longer the broker refuses, and must end as a dead letter. Above what the client library
 puts into one batch (16 KiB)."""
 SIGTERM_CODE: Final = 143
+HAND_OVERS: Final = {"node.assignment", "kafka.lost", "slot.replaced"}
+"""Events of nodes: shards came or went; Kafka did not answer; a transaction's outcome was not known."""
 HEALED_S_MAX: Final = 60.0
 STAND_STILL_MS: Final = 15_000
 """For how long after its node's end a record sent by it may still be appended: it may sit in a frozen broker's sockets."""
@@ -35,7 +38,7 @@ STAND_STILL_MS: Final = 15_000
 
 @dataclass(kw_only=True, slots=True)
 class NodeSeat:
-    """A node's place. Whoever does something to it holds the lock."""
+    """A node's place. The lock is held by the disturbance that is under way there."""
 
     number: int
     node: ClusterNode | None = None
@@ -179,8 +182,19 @@ class World:
             if "exception" in line
         ]
 
+    def hand_overs(self, *, settles_ms: int) -> list[tuple[int, int]]:
+        """From when to when shards changed hands, or Kafka was away, as the nodes say: an overloaded machine lets sessions
+        end that no disturbance has ended. Their clocks may be wrong, so each time counts from `settles_ms` before it."""
+        times_ms = [
+            int(datetime.fromisoformat(line["at"]).timestamp() * 1_000)
+            for node in self.cluster.nodes
+            for line in node.logged()
+            if line["event"] in HAND_OVERS
+        ]
+        return [(at_ms - settles_ms, at_ms + settles_ms) for at_ms in times_ms]
+
     def logged(self, *events: str) -> list[str]:
-        """What any node has logged of these."""
+        """Lines of any node with these events."""
         return [
             f"{node.log_path.name}: {line['event']} {line.get('run')}"
             for node in self.cluster.nodes

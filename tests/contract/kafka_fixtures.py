@@ -32,6 +32,7 @@ from clockwork.ports.delivery import Committed, Publisher, SlotName, SlotProduce
 from clockwork.ports.ownership import ShardOwnership
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import KafkaSettings
+from tests.support.kafka_partitions import few_kafka_partitions
 
 if TYPE_CHECKING:
     from infra.local import LocalServices
@@ -267,7 +268,8 @@ async def module_kafka(services: "LocalServices") -> KafkaContext:
             lookup_ms=30_000,
         ),
     )
-    await create_internal_topics(kafka)
+    with few_kafka_partitions():
+        await create_internal_topics(kafka)
     return kafka
 
 

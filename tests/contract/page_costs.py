@@ -15,7 +15,7 @@ class Cost:
     """The pages that make it."""
     units_max: float
     looks_at: str
-    """What is looked at for so much: rows of 1 KB."""
+    """The read that the bound is for: rows of 1 KB."""
 
 
 COSTS: Final[Mapping[str, Cost]] = {
@@ -23,7 +23,12 @@ COSTS: Final[Mapping[str, Cost]] = {
     "get": Cost("POST /schedules/get", "all lists: the rows on screen", 300, "100 keys"),
     "why": Cost("GET …/why", "a schedule", 30, "one behind 100 others"),
     "upcoming": Cost("GET /upcoming", "Upcoming", 60, "a page of 100 of all clients"),
-    "forecast": Cost("GET /forecast", "Forecast", 150, "a week; the next hour of all clients is recorded, and costs 0"),
+    "forecast": Cost(
+        "GET /forecast",
+        "Forecast; Overview, for topics that take no records",
+        150,
+        "a week; the next hour of all clients is recorded, and costs 0",
+    ),
     "search": Cost("GET /search", "Search", 20, "a key in 20 clients"),
     "shards": Cost("GET /admin/shards", "Overview, Cluster", 8, "4 shards: two units each"),
     "nodes": Cost("GET /admin/nodes", "Overview, Cluster", 10, "the processes of a day"),

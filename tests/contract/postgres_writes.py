@@ -6,7 +6,7 @@ from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 from clockwork.domain.jobs.job import JobName, JobTransaction, RunDelivery, TakenRow
-from clockwork.domain.jobs.steps import after_end, ended_row, pause, run_delivery_of, run_now
+from clockwork.domain.jobs.steps import pause, run_now
 from clockwork.domain.ownership import IncarnationId, ShardClaim
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import EndState, Failure, Outcome, RequestId, Retry, Row, ScheduleKey
@@ -14,10 +14,10 @@ from clockwork.stores.postgres.jobs import PostgresJobStore
 from clockwork.stores.postgres.store import PostgresScheduleStore
 from tests.contract.store_fixtures import new_incarnation
 from tests.support.builders import DUE_MS, SHARD, end, gone, outcome, pointer, row
-from tests.support.jobs import created, definition, delivered, new_job, step_context, the_row
+from tests.support.jobs import created, definition, delivery_of, new_job, next_armed, step_context, the_row
 
 MINE: Final = RequestId("mine")
-RETRY: Final = Retry(at_ms=DUE_MS + 1_000, epoch=7, attempts=2)
+RETRY: Final = Retry(at_ms=DUE_MS + 1_000, epoch=7, attempts=2, last_refusal="record_too_large")
 NOTE: Final = NoteChange(
     before=(),
     after=CommandNote(
@@ -137,9 +137,7 @@ async def job_noted(scene: Scene) -> object:
 
 
 def run_delivery(scene: Scene) -> RunDelivery:
-    end = run_delivery_of(the_row(scene.job), delivered(the_row(scene.job)), retention_ms=60_000)
-    assert end is not None
-    return end
+    return delivery_of(scene.job)
 
 
 async def stored_run(scene: Scene) -> object:
@@ -148,11 +146,6 @@ async def stored_run(scene: Scene) -> object:
 
 async def stored_versions(scene: Scene) -> object:
     return await jobs_of(scene.store).read_versions(scene.job.name, below=None, versions_max=10)
-
-
-def next_armed(scene: Scene) -> JobTransaction:
-    row = the_row(scene.job)
-    return after_end(scene.job.state, definition(scene.job), ended_row(row, delivered(row)), step_context())
 
 
 def paused(scene: Scene, note: NoteChange | None = None) -> JobTransaction:
@@ -165,7 +158,7 @@ JOB_WRITES: Final[dict[str, tuple[Act, Look]]] = {
         changes(lambda s: created(new_job(job_id=JobId("another")))),
         lambda s: jobs_of(s.store).read_state(JobName(s.job.name.client_id, JobId("another"))),
     ),
-    "arm job": (changes(next_armed), stored_job),
+    "arm job": (changes(lambda scene: next_armed(scene.job)), stored_job),
     "take job's row": (changes(paused), stored_job),
     "take job's row by command": (changes(lambda s: paused(s, NOTE)), job_noted),
     "run job": (changes(lambda s: run_now(s.job.state, definition(s.job), step_context(), request_id="r")), stored_job),

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from clockwork.domain.jobs.job import JobStatus, JobTransaction, TakenRow
-from clockwork.domain.jobs.steps import after_end, ended_row, pause, repair, run_delivery_of
+from clockwork.domain.jobs.steps import pause, repair
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import RequestId
 from clockwork.errors import ConditionFailed, TransactionConflict
@@ -20,7 +20,7 @@ from clockwork.stores.postgres.jobs import PostgresJobStore
 from tests.contract.racing import Race
 from tests.contract.store_fixtures import postgres_store_on, store_on
 from tests.support.builders import gone
-from tests.support.jobs import created, definition, delivered, new_job, step_context, the_row
+from tests.support.jobs import created, definition, delivery_of, new_job, next_armed, step_context, the_row
 
 pytestmark = pytest.mark.real
 
@@ -97,18 +97,11 @@ async def _won(process: Process, change: JobTransaction) -> bool:
         return True
 
 
-def _armed(before: JobTransaction) -> JobTransaction:
-    row = the_row(before)
-    return after_end(before.state, definition(before), ended_row(row, delivered(row)), step_context())
-
-
 async def _tidied_up(process: Process, made: JobTransaction) -> bool:
     """As the owner of the row does it after its delivery: outcome, arm, delete. True if it armed."""
     row = the_row(made)
-    end = run_delivery_of(row, delivered(row), retention_ms=60_000)
-    assert end is not None
-    await process.jobs.put_run_deliveries([end], keep_existing=False)
-    armed = await _won(process, _armed(made))
+    await process.jobs.put_run_deliveries([delivery_of(made)], keep_existing=False)
+    armed = await _won(process, next_armed(made))
     await process.schedules.finish(row.shard, [gone(row)])
     return armed
 
@@ -129,7 +122,7 @@ async def test_of_two_armings_of_one_revision_one_is_made(two: Two) -> None:
 
     async def one(number: int) -> None:
         made = await _made(two.one, number)
-        first, second = _armed(made), _armed(made)
+        first, second = next_armed(made), next_armed(made)
         results = await race.between(_won(two.one, first), _won(two.other, second))
         assert sorted(results) == [False, True]
         won = first if results[0] else second
@@ -239,7 +232,7 @@ async def test_of_a_repair_and_an_arming_of_a_lost_row_one_is_made(two: Two) -> 
         armed = made.state.armed
         assert armed is not None
         mend = repair(made.state, definition(made), armed, None, step_context())
-        armed_next, mended = await race.between(_won(two.one, _armed(made)), _won(two.other, mend))
+        armed_next, mended = await race.between(_won(two.one, next_armed(made)), _won(two.other, mend))
         assert armed_next is not mended
         await _names_its_row(two.other, made)
         winners.add(mended)

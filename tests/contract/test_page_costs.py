@@ -24,7 +24,7 @@ from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.find_many import find_many
 from clockwork.requests.listing import ListQuery, list_page
 from clockwork.requests.search import KeySearch
-from clockwork.requests.upcoming import Upcoming, UpcomingQuery
+from clockwork.requests.upcoming import UpcomingQuery, UpcomingReader
 from clockwork.requests.why import WhyReader
 from clockwork.settings.model import IntakeSettings
 from tests.contract.page_costs import COSTS
@@ -105,8 +105,10 @@ async def test_no_page_costs_more_than_the_table_says(world: World) -> None:
     await stores.schedules.take_shards(claims, taker=own)
     await stores.schedules.raise_frontier(own, frontier_ms=now_ms, hints={})
     clients = names_of([f"client-{number}" for number in range(20)])
-    why = WhyReader(context=context, pauses=stores.pauses, waits=lambda _: {})
-    survey = ShardAdmin(stores.schedules, stores.search, context.waker, context.clock, context.rng, context.settings)
+    why = WhyReader(context=context, pauses=stores.pauses, waits=lambda _: {}, refusing_topics=lambda _: {})
+    shards = ShardAdmin(
+        stores.schedules, stores.search, stores.pauses, context.waker, context.clock, context.rng, context.settings
+    )
     await stores.registry.put_report(
         ProcessReport(
             process=ProcessId("0123456789abcdef"),
@@ -130,7 +132,7 @@ async def test_no_page_costs_more_than_the_table_says(world: World) -> None:
             lambda deadline: why.explain(due[-1].schedule.client_id, due[-1].schedule.schedule_key, deadline)
         ),
         "upcoming": await world.cost(
-            lambda deadline: Upcoming(context=context).page(
+            lambda deadline: UpcomingReader(context=context).page(
                 UpcomingQuery(), lambda _: True, deadline, after=None, limit=100
             )
         ),
@@ -140,7 +142,7 @@ async def test_no_page_costs_more_than_the_table_says(world: World) -> None:
                 f"{ClientId('client-7')}/{ScheduleKey('k-7')}", clients, deadline
             )
         ),
-        "shards": await world.cost(lambda _: survey.shards()),
+        "shards": await world.cost(lambda _: shards.shards()),
         "nodes": await world.cost(lambda _: stores.registry.list_reports()),
         "clients": await world.cost(lambda _: stores.registry.list_clients(clients_max=1_000)),
     }

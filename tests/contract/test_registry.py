@@ -2,32 +2,17 @@
 
 from dataclasses import replace
 
-from clockwork.domain.ownership import ProcessId
-from clockwork.domain.registry import KnownClient, ProcessReport
+from clockwork.domain.registry import KnownClient
 from clockwork.domain.schedule import ClientId
 from clockwork.ports.registry import Registry
+from tests.support.builders import process_report
 
-REPORT = ProcessReport(
-    process=ProcessId("0123456789abcdef"),
-    seen_at_ms=1_700_000_000_000,
-    node="host:17",
-    role="all",
-    version="1.0",
-    since_ms=1_699_999_999_999,
-    shards=22,
-    assigned=23,
-    created_per_second=1.5,
-    delivered_per_second=20.25,
-    loop_lag_ms=3,
-    clock_skew_ms=-2,
-    kafka="no broker of ü answers",
-    settings="abc",
-)
+REPORT = process_report()
 
 
 async def test_a_processs_last_report_is_listed(registry: Registry) -> None:
     assert await registry.list_reports() == []
-    other = ProcessReport(process=ProcessId("00" * 8), seen_at_ms=1, node="h:1", role="api", version="1.0", since_ms=0)
+    other = process_report("00" * 8, node="h:1", role="api")
     for report in (REPORT, other):
         await registry.put_report(report)
     later = replace(REPORT, seen_at_ms=REPORT.seen_at_ms + 10_000, shards=0, kafka=None)

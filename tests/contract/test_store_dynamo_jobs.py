@@ -6,8 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.domain.jobs.job import JobName, JobState, JobStatus, JobTransaction, RunDelivery
-from clockwork.domain.jobs.steps import after_end, ended_row, run_delivery_of
+from clockwork.domain.jobs.job import JobName, JobState, JobStatus, JobTransaction
 from clockwork.domain.run import JobId
 from clockwork.errors import (
     ConditionFailed,
@@ -24,7 +23,7 @@ from clockwork.stores.dynamodb.jobs import DynamoJobStore
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import Faults
 from tests.support.builders import CLIENT
-from tests.support.jobs import created, definition, delivered, new_job, step_context, the_row
+from tests.support.jobs import created, delivery_of, new_job, next_armed, step_context
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.real
@@ -43,18 +42,6 @@ async def _made(jobs: DynamoJobStore, number: int = 0) -> JobTransaction:
     change = created(new_job(job_id=JobId(f"job-{number}")))
     await jobs.change(change)
     return change
-
-
-def _armed(before: JobTransaction) -> JobTransaction:
-    """The next occurrence is armed."""
-    row = the_row(before)
-    return after_end(before.state, definition(before), ended_row(row, delivered(row)), step_context())
-
-
-def _run_delivery(of: JobTransaction) -> RunDelivery:
-    end = run_delivery_of(the_row(of), delivered(the_row(of)), retention_ms=60_000)
-    assert end is not None
-    return end
 
 
 async def _put(jobs: DynamoJobStore, item: Item) -> None:
@@ -76,13 +63,13 @@ async def test_a_change_whose_answers_are_lost_is_unknown_and_the_same_again_is_
 ) -> None:
     # In other company it has another token, so DynamoDB does not know it again: its state does.
     first, other = await _made(jobs), await _made(jobs, 1)
-    armed = _armed(first)
+    armed = next_armed(first)
     faults.lose_answer(TRANSACTION, times=ATTEMPTS)
     with pytest.raises(StoreUnavailable) as caught:
         await jobs.change(armed)
     assert caught.value.outcome_unknown
 
-    await asyncio.gather(jobs.change(armed), jobs.change(_armed(other)))
+    await asyncio.gather(jobs.change(armed), jobs.change(next_armed(other)))
 
     assert await jobs.read_state(first.name) == armed.state
 
@@ -91,7 +78,7 @@ async def test_a_change_whose_answers_are_lost_is_not_made_again_over_a_later_on
     jobs: DynamoJobStore, faults: Faults
 ) -> None:
     first, other = await _made(jobs), await _made(jobs, 1)
-    armed = _armed(first)
+    armed = next_armed(first)
     faults.lose_answer(TRANSACTION, times=ATTEMPTS)
     with pytest.raises(StoreUnavailable):
         await jobs.change(armed)
@@ -101,7 +88,7 @@ async def test_a_change_whose_answers_are_lost_is_not_made_again_over_a_later_on
     )
     await jobs.change(later)
 
-    told = await asyncio.gather(jobs.change(armed), jobs.change(_armed(other)), return_exceptions=True)
+    told = await asyncio.gather(jobs.change(armed), jobs.change(next_armed(other)), return_exceptions=True)
 
     assert isinstance(told[0], StaleRevision)
     assert told[0].state == later.state
@@ -109,7 +96,7 @@ async def test_a_change_whose_answers_are_lost_is_not_made_again_over_a_later_on
 
 
 async def test_ends_of_runs_whose_answer_is_lost_are_put(jobs: DynamoJobStore, faults: Faults) -> None:
-    end = _run_delivery(await _made(jobs))
+    end = delivery_of(await _made(jobs))
     faults.lose_answer("BatchWriteItem")
     faults.lose_answer("BatchExecuteStatement")
 
@@ -126,14 +113,14 @@ async def test_armings_of_one_moment_share_a_transaction(jobs: DynamoJobStore, f
     made = [await _made(jobs, number) for number in range(40)]
     faults.sent.clear()
 
-    await asyncio.gather(*(jobs.change(_armed(each)) for each in made))
+    await asyncio.gather(*(jobs.change(next_armed(each)) for each in made))
 
     assert faults.sent[TRANSACTION] == 1
 
 
 async def test_a_job_that_is_throttled_holds_up_no_other(jobs: DynamoJobStore, faults: Faults) -> None:
     made = [await _made(jobs, number) for number in range(10)]
-    armed = [_armed(each) for each in made]
+    armed = [next_armed(each) for each in made]
     faults.throttle(str(made[3].name))
 
     told = await asyncio.gather(*map(jobs.change, armed), return_exceptions=True)
@@ -145,7 +132,7 @@ async def test_a_job_that_is_throttled_holds_up_no_other(jobs: DynamoJobStore, f
 
 
 async def test_an_end_of_a_run_that_is_throttled_holds_up_no_other(jobs: DynamoJobStore, faults: Faults) -> None:
-    ends = [_run_delivery(await _made(jobs, number)) for number in range(5)]
+    ends = [delivery_of(await _made(jobs, number)) for number in range(5)]
     faults.throttle(str(ends[2].name))
 
     with pytest.raises(StoreThrottled):
@@ -217,7 +204,7 @@ async def test_a_state_that_cannot_be_read_is_never_written_over_and_hides_no_ot
     with pytest.raises(error):
         await jobs.read_state(first.name)
     with pytest.raises(error):
-        await jobs.change(_armed(first))
+        await jobs.change(next_armed(first))
 
     assert await _read(jobs, first.name) == item
     assert await jobs.read_states([first.name, other.name]) == {other.name: other.state}

@@ -295,7 +295,8 @@ async def test_large_outcomes_are_put_as_well(store: ScheduleStore) -> None:
 
 async def test_the_first_outcome_stands_where_it_is_to_stand(store: ScheduleStore) -> None:
     of, other = row(), row()
-    first, second = outcome(of, at_ms=1), outcome(of, EndState.FAILED)
+    failure = Failure(reason="attempts_exhausted", attempts=8, last_refusal="record_too_large")
+    first, second = outcome(of, EndState.FAILED, at_ms=1, failure=failure), outcome(of)
 
     await store.finish(of.shard, [end(of, first, keep_existing=True)])
     # Beside one that is overwritten, so that each end is judged by itself.

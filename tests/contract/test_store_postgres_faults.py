@@ -32,7 +32,7 @@ from tests.contract.store_fixtures import (
     observe_nothing,
     postgres_store_on,
 )
-from tests.support.builders import SHARD, outcome, pointer, row, schedule
+from tests.support.builders import SHARD, outcome, pause, pointer, row, schedule
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
@@ -120,7 +120,7 @@ async def test_a_hold_whose_answer_is_lost_is_unknown_and_never_sent_again(
 async def test_pauses_whose_answer_is_lost_are_written(
     postgres_store: PostgresScheduleStore, lossy_store: PostgresScheduleStore, proxy: LossyProxy
 ) -> None:
-    wanted = NOTHING_PAUSED.paused(PauseKind.TOPIC, "orders", at_ms=7)
+    wanted = NOTHING_PAUSED.with_pause(PauseKind.TOPIC, "orders", pause())
     proxy.loses_in = 2
 
     with pytest.raises(ConditionFailed):  # by its own first copy, as the port allows

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from clockwork.domain.jobs.job import JobTransaction, RunDelivery
-from clockwork.domain.jobs.steps import after_end, ended_row, run_delivery_of
 from clockwork.domain.run import JobId
 from clockwork.errors import NewerFormat, TransactionConflict, Unreadable
 from clockwork.ports.jobs import StaleRevision
@@ -18,7 +17,7 @@ from clockwork.stores.postgres.maintenance import Maintenance
 from clockwork.stores.postgres.store import PostgresScheduleStore
 from tests.contract.store_fixtures import POSTGRES_LIMITS, execute, locked, postgres_store_on
 from tests.support.builders import CLIENT
-from tests.support.jobs import created, definition, delivered, new_job, step_context, the_row
+from tests.support.jobs import created, delivery_of, new_job, next_armed, the_row
 
 pytestmark = pytest.mark.real
 
@@ -57,22 +56,15 @@ async def _made(jobs: PostgresJobStore, number: int = 0) -> JobTransaction:
     return change
 
 
-def _armed(before: JobTransaction) -> JobTransaction:
-    row = the_row(before)
-    return after_end(before.state, definition(before), ended_row(row, delivered(row)), step_context())
-
-
 def _run_delivery(of: JobTransaction, *, expires_at_s: int = 2_000_000_000) -> RunDelivery:
-    end = run_delivery_of(the_row(of), delivered(the_row(of)), retention_ms=60_000)
-    assert end is not None
-    return replace(end, expires_at_s=expires_at_s)
+    return replace(delivery_of(of), expires_at_s=expires_at_s)
 
 
 async def test_armings_and_creates_of_one_moment_share_a_statement(
     jobs: PostgresJobStore, watched: PostgresJobStore, calls: Calls
 ) -> None:
     made = [await _made(jobs, number) for number in range(40)]
-    changes = [_armed(each) for each in made]
+    changes = [next_armed(each) for each in made]
     changes += [created(new_job(job_id=JobId(f"new-{number}"))) for number in range(40)]
 
     await asyncio.gather(*map(watched.change, changes))
@@ -91,7 +83,7 @@ async def test_a_shared_statement_makes_no_state_where_none_stands_and_writes_ov
     before = await execute(postgres_settings, "SELECT * FROM rows ORDER BY position")
     again = created(new_job(job_id=JobId("job-0"), task_data=b"{}"))
 
-    told = await asyncio.gather(*map(jobs.change, [again, _armed(gone)]), return_exceptions=True)
+    told = await asyncio.gather(*map(jobs.change, [again, next_armed(gone)]), return_exceptions=True)
 
     assert [each.state for each in told if isinstance(each, StaleRevision)] == [standing.state, None]
     assert await jobs.read_states([standing.name, gone.name]) == {standing.name: standing.state}
@@ -103,7 +95,7 @@ async def test_a_job_that_is_locked_holds_up_no_other(
     jobs: PostgresJobStore, watched: PostgresJobStore, postgres_settings: PostgresSettings
 ) -> None:
     made = [await _made(jobs, number) for number in range(10)]
-    armed = [_armed(each) for each in made]
+    armed = [next_armed(each) for each in made]
 
     async with locked(postgres_settings, "SELECT 1 FROM jobs WHERE job_id = 'job-3' FOR UPDATE"):
         told = await asyncio.gather(*map(watched.change, armed), return_exceptions=True)
@@ -139,7 +131,7 @@ async def test_a_state_that_cannot_be_read_is_never_written_over_and_hides_no_ot
     with pytest.raises(error):
         await jobs.read_state(first.name)
     with pytest.raises(error):
-        await jobs.change(_armed(first))
+        await jobs.change(next_armed(first))
 
     assert await execute(postgres_settings, "SELECT * FROM jobs ORDER BY job_id") == before
     assert await jobs.read_states([first.name, other.name]) == {other.name: other.state}

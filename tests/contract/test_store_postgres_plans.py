@@ -11,7 +11,9 @@ from clockwork.settings.model import PostgresSettings
 from clockwork.stores.postgres.client import CallLimits, connect, session_settings
 from clockwork.stores.postgres.job_statements import JobStatements
 from clockwork.stores.postgres.maintenance import Maintenance
+from clockwork.stores.postgres.schema import PostgresSchema
 from clockwork.stores.postgres.statements import Statements
+from tests.contract.store_fixtures import SHARDS, new_schema
 
 READ_WHOLE: Final = {
     "list_nodes": {"nodes"},
@@ -34,12 +36,20 @@ def statements(schema: str) -> Iterator[tuple[str, str]]:
 NAMES: Final = sorted({name for name, _ in statements("clockwork")})
 
 
+@pytest.fixture(scope="module")
+async def untouched(postgres_url: str) -> PostgresSettings:
+    """A schema in which nothing has ever happened: of tables that were emptied the server has figures."""
+    settings = new_schema(postgres_url)
+    await PostgresSchema(settings, None, shards=SHARDS).init()
+    return settings
+
+
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_statement_finds_its_rows_by_an_index(postgres_settings: PostgresSettings, name: str) -> None:
+async def test_a_statement_finds_its_rows_by_an_index(untouched: PostgresSettings, name: str) -> None:
     session = session_settings(CallLimits())
-    connection = await connect(postgres_settings, None, timeout_s=10, session=session)
+    connection = await connect(untouched, None, timeout_s=10, session=session)
     try:
-        for number, (each, text) in enumerate(statements(postgres_settings.schema)):
+        for number, (each, text) in enumerate(statements(untouched.schema)):
             if each == name:
                 nulls = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", text))))
                 await connection.execute(f"PREPARE s{number} AS {text}")

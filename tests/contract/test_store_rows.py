@@ -17,7 +17,7 @@ from tests.support.builders import DUE_MS, SHARD, broken_row, end, gone, outcome
 
 MINE = RequestId("mine")
 THEIRS = RequestId("theirs")
-RETRY = Retry(at_ms=DUE_MS + 1_000, epoch=7, attempts=2)
+RETRY = Retry(at_ms=DUE_MS + 1_000, epoch=7, attempts=2, last_refusal="record_too_large")
 
 
 async def _created(store: ScheduleStore, wanted: Row | None = None) -> Row:

@@ -239,7 +239,7 @@ def test_a_marker_is_read_whole_or_not_at_all() -> None:
 
 @pytest.fixture
 async def context(services: "LocalServices") -> KafkaContext:
-    """Kafka with a deliveries topic that nobody else uses."""
+    """Kafka with a deliveries topic of its own."""
     settings = KafkaSettings(brokers=(services.kafka_brokers,), cluster=f"old-{uuid4().hex[:8]}")
     context = KafkaContext(settings=settings)
     admin = AIOKafkaAdminClient(**context.connection("test"))

@@ -1,4 +1,4 @@
-"""Rows of PostgreSQL as nobody should have written them: each column may hold whatever its type and the table allow.
+"""Rows of PostgreSQL as no release wrote them: each column may hold whatever its type and the table allow.
 
 What the table refuses (a null, a position that is none) cannot be there, so it is no example; what PostgreSQL refuses of the
 rest, such as U+0000 in a text, is told by it.
@@ -25,6 +25,7 @@ NULLABLE: Final = frozenset(
         "retry_at_ms",
         "retry_epoch",
         "retry_attempts",
+        "retry_refusal",
         "headers",
         "traceparent",
         "deadline_ms",
@@ -52,7 +53,7 @@ _VALUES: Final[Mapping[str, st.SearchStrategy[Any]]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damage:
-    """What is changed in a row that was sound."""
+    """The change of a row that was sound."""
 
     changed: tuple[tuple[str, Any], ...]
 

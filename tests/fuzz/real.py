@@ -22,9 +22,9 @@ from tests.support.waiting import until
 ROWS: Final = "rows in a store"
 WAKEUPS: Final = "wake-ups on Kafka"
 TOPICS: Final = "for-"
-"""How the names of topics that exist begin."""
+"""The beginning of the names of topics that exist."""
 CAUSES_MAX: Final = 8
-"""Of a record that is no wake-up: each is logged once."""
+"""Causes of a record that is no wake-up: each is logged once."""
 
 
 async def plant_rows(cluster: Cluster, node: ClusterNode, damages: Sequence[Any], tally: Tally) -> None:

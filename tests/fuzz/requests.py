@@ -83,7 +83,7 @@ _HEADER_VALUES: Final = st.one_of(
 )
 _BAD_LENGTHS: Final = [b"-1", b"abc", b"9" * 30, b"1, 1", b"0x10", b"+5", b"1e3", b"\xff"]
 
-# No time in the past: nobody owns a shard here, so what is due waits for an owner until its canceller gives up.
+# No time in the past: no shard has an owner here, so what is due waits for one until its canceller gives up.
 _INTEGERS: Final = st.sampled_from([-1, -(2**63), 2**31, 2**53 + 1, 2**63, 2**64, 10**30, 1_700_000_060_000, 10**13])
 _LEAVES: Final = st.one_of(
     st.none(),

@@ -1,4 +1,4 @@
-"""Rows as nobody should have written them, read by a real codec and fired by the engine in memory; here DynamoDB's items,
+"""Rows as no release wrote them, read by a real codec and fired by the engine in memory; here DynamoDB's items,
 and those of PostgreSQL in `postgres_rows`.
 
 Beside each of them stand two sound rows: one in a lane of its own, and one that is behind the bad one in its lane.
@@ -107,7 +107,7 @@ POSITIONS: Final = st.sampled_from(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damage:
-    """What is changed in an item that was sound."""
+    """The change of an item that was sound."""
 
     without: frozenset[str] = frozenset()
     changed: tuple[tuple[str, Any], ...] = ()

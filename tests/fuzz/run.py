@@ -33,7 +33,7 @@ FILES = 500
 WAKEUPS = 1_000
 REAL_ROWS = 100
 REAL_WAKEUPS = 200
-"""Of one round: some 30 s each for what is in memory, and for what is real."""
+"""Numbers of one round: some 30 s each for what is in memory, and for what is real."""
 
 
 async def _in_memory(seeded: int, tally: Tally) -> None:

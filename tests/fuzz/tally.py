@@ -1,4 +1,4 @@
-"""What became of the examples, and how hypothesis is asked for them."""
+"""A tally of the examples, and the settings of hypothesis for them."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -37,7 +37,7 @@ VALUES: Final[st.SearchStrategy[bytes | None]] = st.integers(0, 5).flatmap(
 
 
 def check(value: bytes | None, tally: Tally) -> bool:
-    """Whether it is a wake-up. Raises: whatever `decode` raises besides what it says it does."""
+    """True if it is a wake-up. Raises: whatever `decode` raises besides what it says it does."""
     try:
         found = wakeup.decode(value)
     except Unreadable as error:

@@ -1,4 +1,4 @@
-"""What a node on PostgreSQL answers to generated requests is what its document says. On the twins in memory
+"""A node on PostgreSQL answers generated requests as its document says. On the twins in memory
 far more is generated (tests/unit/test_openapi_conformance.py); here a store refuses what the twins would take."""
 
 import aiohttp
@@ -11,8 +11,10 @@ from tests.unit.test_openapi_conformance import Running, conform, narrowed, seed
 
 pytestmark = [pytest.mark.processes]
 
-EXAMPLES = 10
-"""Of each call and kind."""
+EXAMPLES = 8
+"""Requests of each call."""
+FEW = 3
+"""Requests of each call with names that are there, and with a body that is wrong."""
 CALLS = [(method, path) for method, path in ALL_CALLS if not path.endswith("/fence")]
 
 
@@ -26,9 +28,9 @@ async def test_generated_requests_to_a_node_on_postgresql_are_answered_as_the_do
     narrow = narrowed(running, topic=topic)
     seen: set[int] = set()
     for method, path in CALLS:
-        for described in (running.document, narrow):
-            seen |= await conform(running, method, path, described=described, examples=EXAMPLES)
+        seen |= await conform(running, method, path, described=running.document, examples=EXAMPLES)
+        seen |= await conform(running, method, path, described=narrow, examples=FEW)
         mode = schemathesis.GenerationMode.NEGATIVE
         if running.document["paths"][path][method.lower()].get("requestBody"):
-            seen |= await conform(running, method, path, described=narrow, mode=mode, examples=EXAMPLES)
+            seen |= await conform(running, method, path, described=narrow, mode=mode, examples=FEW)
     assert {200, 201, 400, 404, 409} <= seen

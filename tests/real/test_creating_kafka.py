@@ -1,7 +1,5 @@
 """A Kafka that creates each topic that a client names, as its own defaults say: nothing of ours lets it."""
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # all of them
 )
 
 from clockwork.kafka.topics import DELIVERIES_KAFKA_PARTITIONS
+from clockwork.node.resources import check_resources
+from clockwork.settings.sources import load_settings
 from infra.local import LocalServices
+from tests.support.commands import clockwork
 from tests.support.nodes import Cluster, opened_cluster
 from tests.support.reader import reading
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.processes]
 
@@ -27,25 +29,16 @@ ANSWER_S_MAX = 30
 
 @pytest.fixture(scope="module")
 async def creating_services() -> AsyncIterator[LocalServices]:
-    async with LocalServices(kafka_settings={"auto.create.topics.enable": "true"}) as services:
+    async with LocalServices(dynamodb=False, kafka_settings={"auto.create.topics.enable": "true"}) as services:
         yield services
 
 
 @pytest.fixture
 async def cluster(creating_services: LocalServices, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """A cluster with nothing in it, neither tables nor topics."""
+    """A cluster without topics, whose store is no matter here."""
     settings = {"CLOCKWORK_SHARDS": str(SHARDS), "CLOCKWORK_COMMANDS": "on", "CLOCKWORK_CREATE_RESOURCES": "false"}
-    async with opened_cluster(creating_services, tmp_path, settings) as opened:
+    async with opened_cluster(creating_services, tmp_path, settings, store="memory") as opened:
         yield opened
-
-
-async def command(cluster: Cluster, name: str) -> tuple[int | None, str]:
-    """What `python -m clockwork` ended with, and said."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "clockwork", name, env=cluster.environment(), stderr=asyncio.subprocess.PIPE
-    )
-    _, said = await process.communicate()
-    return process.returncode, said.decode()
 
 
 def topics(cluster: Cluster) -> dict[str, int]:
@@ -70,13 +63,13 @@ def admin_of(cluster: Cluster) -> Any:
 
 
 async def test_a_check_names_what_is_missing_and_creates_nothing_and_init_then_succeeds(cluster: Cluster) -> None:
-    code, said = await command(cluster, "check")
-    assert code == 2
-    assert all(f"Kafka topic {cluster.name}-{name} is missing" in said for name in INTERNAL)
+    refused = await clockwork("check", settings=cluster.environment())
+    assert refused.code == 2
+    assert all(f"Kafka topic {cluster.name}-{name} is missing" in refused.stderr for name in INTERNAL)
     assert topics(cluster) == {}
-    for name in ("init", "check"):
-        code, said = await command(cluster, name)
-        assert code == 0, said
+    ended = await clockwork("init", settings=cluster.environment())
+    assert ended.code == 0, ended.stderr
+    await check_resources(load_settings(cluster.environment()))
 
 
 async def test_a_node_as_the_very_first_command_creates_its_topics_as_they_should_be_and_no_client_s(
@@ -94,8 +87,13 @@ async def test_a_node_as_the_very_first_command_creates_its_topics_as_they_shoul
     refused = await node.client.create(cluster.body(f"for-{cluster.name}-unknown", "refused"))
     assert (refused.status, refused.body["errors"][0]["field"]) == (400, "delivery.topic")
     letters = {"deadLetterTopic": cluster.dead_letters}
-    async with cluster.session.get(f"{node.client.url}/admin/dead-letters", params=letters) as answer:
-        assert answer.status == 200
+
+    async def read() -> bool:
+        async with cluster.session.get(f"{node.client.url}/admin/dead-letters", params=letters) as answer:
+            assert answer.status in (200, 503), "the topic was made a moment ago: its leaders may not be elected"
+            return answer.status == 200
+
+    await until(read, "the dead letters")
     assert topics(cluster) == made
     topic = await cluster.topic()
     assert (await node.client.create(cluster.body(topic, "delivered", in_ms=300))).status == 201

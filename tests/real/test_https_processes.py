@@ -36,7 +36,7 @@ class Https:
     trust: ssl.SSLContext
 
     async def serials(self) -> set[int]:
-        """Of the certificates that new connections are shown."""
+        """Serial numbers of the certificates that new connections are shown."""
 
         async def one() -> int:
             port = int(self.client.url.rpartition(":")[2])

@@ -86,7 +86,7 @@ async def test_each_fire_time_of_a_job_is_one_record_and_one_entry_of_its_log_th
 
 
 async def until_completed(reader: CommittedReader, node: ClusterNode, cluster: Cluster, done: list[str]) -> None:
-    """Until so many further runs were read and completed, as a consumer does it."""
+    """Reads and completes runs, as a consumer does, until these further ones are done."""
     wanted = len(done) + RUNS
 
     async def look() -> bool:

@@ -13,7 +13,6 @@ from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb.client import DynamoClient
 from infra.local.node import store_settings
 from tests.support.commands import run_module
-from tests.support.node_fixtures import on_each_store
 from tests.support.nodes import Cluster, ClusterNode, now_ms
 from tests.support.reader import read_all
 from tests.unit.test_migrate import an_item
@@ -65,7 +64,8 @@ async def migrate(cluster: Cluster, node: ClusterNode, folder: Path, *arguments:
     return ended.code, ended.stderr.splitlines()
 
 
-@on_each_store
+# Read from DynamoDB, and written through the interface, which is the same whatever the store of the nodes is.
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 async def test_what_is_pending_in_the_first_clockwork_is_delivered_by_this_one_and_only_once(
     cluster: Cluster, tmp_path: Path
 ) -> None:

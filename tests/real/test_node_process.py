@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from infra.local.child import Child
-from infra.local.node import Launch
 from tests.support.load import Load
 from tests.support.nodes import SHARDS, Cluster, now_ms, soon_ms
 from tests.support.reader import CommittedReader, read_all, reading
@@ -15,14 +14,9 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.processes]
 
 
-@pytest.fixture(scope="session")
-def launch() -> Launch:
-    """Each node here is a start of Python, as in production, and no fork."""
-    return Child.start
-
-
 async def test_a_schedule_goes_in_by_http_and_comes_out_of_kafka_at_its_time(cluster: Cluster) -> None:
     # The whole way once, as the README shows it: created, seen pending, delivered, seen delivered; another is cancelled.
+    cluster.launch = Child.start  # Python is started, as in production, and not forked
     topic = await cluster.topic()
     node = await cluster.start()
     body = cluster.body(topic, "order/1 ü", in_ms=soon_ms(), ordering_key="customer-1", data={"expire": "order/1 ü"})
@@ -49,14 +43,14 @@ async def test_a_schedule_goes_in_by_http_and_comes_out_of_kafka_at_its_time(clu
 
 
 async def test_sigterm_under_load_finishes_what_is_in_flight_and_loses_nothing(cluster: Cluster) -> None:
-    # Stopped and started again, three times: each end is orderly (code 0), every answer that was given holds, and no
+    # Stopped and started again, twice: each end is orderly (code 0), every answer that was given holds, and no
     # shard has to be fenced, because the group was left after the drain.
     topic = await cluster.topic()
     load = Load(cluster, [topic])
     node = await cluster.start()
     load.clients = [node.client]
     async with under_load(cluster, load, topic) as reader:
-        for _ in range(3):
+        for _ in range(2):
             await _until_delivers(reader, since_ms=now_ms())
             assert await node.process.stop() == 0
             node = await cluster.start()
@@ -77,7 +71,7 @@ async def _until_delivers(reader: CommittedReader, *, since_ms: int) -> None:
 
 
 async def test_an_api_node_and_a_worker_share_the_work_and_wake_up_through_kafka(cluster: Cluster) -> None:
-    # Nobody would look at the shard for a minute: only the record on the ownership topic can tell the worker. The hint
+    # No owner would look at the shard for a minute: only the record on the ownership topic can tell the worker. The hint
     # may be lost while the worker joins, so the schedules are created when it works all shards.
     topic = await cluster.topic()
     cluster.settings["CLOCKWORK_SCAN_INTERVAL_MS"] = "60000"

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.processes]
 
 
 async def _until_shared(node: ClusterNode) -> None:
-    """Until each of the two processes owns half of the shards."""
+    """Returns when each of the two processes owns half of the shards."""
 
     async def look() -> bool:
         answered = await node.client.readyz()
@@ -50,7 +50,7 @@ async def test_a_killed_process_of_a_node_is_started_again_and_nothing_is_lost_o
 
 
 async def test_processes_end_by_themselves_when_their_parent_was_killed(cluster: Cluster) -> None:
-    # Nobody is left to stop them; a new parent wants their port.
+    # No process is left to stop them; a new parent wants their port.
     node = await cluster.start(more={"CLOCKWORK_PROCESSES": "2"})
     await _until_shared(node)
     # The parent alone: to kill the node would end all of its processes.

@@ -73,7 +73,7 @@ async def test_a_row_that_cannot_be_read_becomes_a_dead_letter_and_its_shard_goe
 
 async def test_rows_that_nobody_ever_wrote_do_not_stop_their_shard(shared: Cluster, shared_node: ClusterNode) -> None:
     # Put there by hand, some at sort keys where no schedule can stand: before the epoch, at zero, with more digits than
-    # a position has, with another number of digits. Without a readable key there is nobody to tell: a dead letter only.
+    # a position has, with another number of digits. Without a readable key no client can be told: a dead letter only.
     topic = await shared.topic()
     client = shared_node.client
     probe = await client.create(shared.body(topic, "probe", in_ms=60_000, ordering_key="foreign"))
@@ -110,7 +110,7 @@ async def test_rows_that_nobody_ever_wrote_do_not_stop_their_shard(shared: Clust
 async def test_a_row_of_a_newer_format_is_left_alone_and_only_its_lane_waits(
     shared: Cluster, shared_node: ClusterNode
 ) -> None:
-    # In the middle of an upgrade: an older node must not judge what a newer one wrote. As soon as somebody can read it
+    # In the middle of an upgrade: an older node must not judge what a newer one wrote. As soon as a node can read it
     # (here: the version is set back) it and what stands behind it are delivered, in order.
     topic = await shared.topic()
     client = shared_node.client

@@ -26,6 +26,7 @@ from infra.local.node import Launch
 from infra.local.ports import free_port
 from tests.support.certificates import ca_file, issue
 from tests.support.commands import clockwork
+from tests.support.kafka_partitions import few_kafka_partitions
 from tests.support.nodes import Cluster, ClusterNode, opened_cluster
 from tests.support.reader import reading
 from tests.support.waiting import until
@@ -66,7 +67,7 @@ class Secure:
         }
 
     async def allow(self, topic: str, *dead_letter_topics: str) -> None:
-        """What infra/kafka/acls.yaml lists, and nothing else."""
+        """Allows what infra/kafka/acls.yaml lists, and nothing else."""
         name = self.cluster.name
         listed = rights("node", cluster=name, group=name, topics=[topic], dead_letter_topics=dead_letter_topics)
         admin = AdminClient({"bootstrap.servers": self.cluster.services.kafka_brokers, "log_level": 0})
@@ -90,7 +91,7 @@ async def secure_services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
     both = folder / "broker.pem"
     both.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
     listener = SecureListener(port=free_port(), cert_and_key=both, users={USER: PASSWORD}, enforce_acls=True)
-    async with LocalServices(secure=listener) as services:
+    async with LocalServices(dynamodb=False, secure=listener) as services:
         yield services, f"127.0.0.1:{listener.port}", ca_file(ca, folder)
 
 
@@ -99,8 +100,9 @@ async def secure(
     secure_services: tuple[LocalServices, str, Path], tmp_path: Path, launch: Launch
 ) -> AsyncIterator[Secure]:
     services, brokers, ca = secure_services
-    async with opened_cluster(services, tmp_path, launch=launch) as cluster:
-        await init_resources(load_settings(cluster.environment()))
+    async with opened_cluster(services, tmp_path, store="memory", launch=launch) as cluster:
+        with few_kafka_partitions():
+            await init_resources(load_settings(cluster.environment()))
         yield Secure(cluster, brokers, ca)
 
 

@@ -36,7 +36,7 @@ __all__ = ["module_kafka", "real_kafka"]
 
 SLOTS: Final = 5
 COMMITS: Final = 50
-"""Of each slot; none of them is answered."""
+"""Commits of each slot; none of them is answered."""
 TAKEOVERS: Final = 30
 ROWS: Final = 4
 """Rows of one incarnation; it delivers them one by one until it is fenced, and the taker the rest."""

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.faults import HeldRequests
 from tests.support.load import Load
-from tests.support.nodes import SHARDS, SHORT_SESSION, Cluster, ClusterNode, node_here, now_ms
+from tests.support.nodes import SHARDS, SHORT_SESSION, Cluster, ClusterNode, node_here, now_ms, soon_ms
 from tests.support.reader import count_written, read_all
 from tests.support.under_load import audit, under_load, until_delivers
 from tests.support.waiting import until
@@ -85,8 +85,11 @@ async def test_a_commit_held_up_past_a_take_over_is_refused(
     load = Load(cluster, [topic], prefix="held", lanes_per_shard=2)
     async with node_here(cluster) as (_, client):
         load.clients = [client]
+        # All are due at one moment, after the last of them is there: with a transaction for each, more would be wanted than
+        # a node has, and a held one never ends.
+        due_ms = now_ms() + soon_ms()
         for lane in load.ordering_keys:
-            await load.create(cluster.body(topic, f"of-{lane}", in_ms=50, ordering_key=lane))
+            await load.create(cluster.body(topic, f"of-{lane}", due_ms=due_ms, ordering_key=lane))
 
         async def all_held() -> bool:
             sent = await count_written(cluster.services.kafka_brokers, topic)

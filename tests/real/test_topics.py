@@ -1,4 +1,4 @@
-"""Topics that are missing, that refuse a record, that stamp records themselves: nobody else waits for them."""
+"""Topics that are missing, that refuse a record, that stamp records themselves: other topics do not wait for them."""
 
 import asyncio
 import itertools

@@ -15,7 +15,7 @@ byte for byte the same on every machine; a seed that fails is a bug report.
     command_world     the commands topic, its group's offsets, and the port CommandLog on one node
     faults            what goes wrong in a run, drawn from the seed; themes: what all runs of a theme are mostly about
     node, cluster     the engine put together; life and death of nodes
-    workload          clients, on purpose near due times
+    workload          clients, on purpose near due times; client_tasks: their tasks
     job_clients       clients of recurring jobs, near fire times; job_consumers: consumers of their runs
     job_calendar      the calendar that some of them name, which opens and closes
     job_checkers      which fire times there should be; answers
@@ -23,9 +23,8 @@ byte for byte the same on every machine; a seed that fails is a bug report.
     checkers          judge by what the worlds hold and what clients were told
     linearizability   do the answers about one key fit one order of the requests?
     trace             what happened in a run, and the promises that it broke
-    mutations         deliberate breaks of the protocol, each of which must be caught; breaks, breaks_of_…: what stands
-    in for
-                      the engine's own functions
+    mutations         deliberate breaks of the protocol, each of which must be caught; breaks, breaks_of_…: what
+                      stands in for the engine's own functions
     scripted          histories written by hand, for what takes more coincidences than thousands of seeds have
     selection         how much of it `make test` runs; `make sim` runs all
     run               one seed, or many: python -m tests.simulation.run
@@ -43,7 +42,7 @@ while, so that late copies arrive, and the checkers judge.
   instead), more than one table's throttling, a restore from a backup. Rows that cannot be read, or were written by a newer
   version, do not occur. TTL deletes what has expired; in most runs nothing does.
 - Kafka: brokers that lose acknowledged data, log retention and compaction, quotas, a deleted marker topic. A deposed broker
-  deposes nobody itself, and its log is thrown away when it learns. A produce request that arrives after its transaction was
+  harms no other, and its log is thrown away when it learns. A produce request that arrives after its transaction was
   ended is refused, as brokers do that verify transactions (KIP-890).
 - The group: assignments come as a whole; the protocol below (join, sync, generations) is not played, but for the one
   question whether a generation is current.

@@ -1,4 +1,4 @@
-"""What the mutations put in the place of a rule: each function stands for one that `mutations` names, but for one flaw."""
+"""Replacements of a rule by the mutations: each function stands for one that `mutations` names, but for one flaw."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the mutations of reschedules put in the place of a rule, as `breaks` does for the others."""
+"""Replacements of a rule by the mutations of reschedules, as `breaks` has them for the others."""
 
 from collections.abc import Callable
 from dataclasses import replace

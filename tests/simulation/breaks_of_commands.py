@@ -1,4 +1,4 @@
-"""What the mutations of commands put in the place of a rule, as `breaks` does for the others."""
+"""Replacements of a rule by the mutations of commands, as `breaks` has them for the others."""
 
 from typing import Any
 

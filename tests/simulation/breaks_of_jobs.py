@@ -79,7 +79,7 @@ def held_by_anyone(self: HostJobStore, taken: Any) -> None:
 
 
 class BlindTaker(RowTaker):
-    """Takes every row, whoever holds it, and whoever reads it for firing."""
+    """Takes every row, even one that another request holds, or an owner reads for firing."""
 
     async def take(self, stored: StoredJob, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
         return [TakenRow(name=stored.state.row_name(each), hold=BLIND) for each in rows]

@@ -1,4 +1,4 @@
-"""What the mutations of take-over, release and the look put in the place of a rule, as `breaks` does for the others."""
+"""Replacements of a rule by the mutations of take-over, release and the look, as `breaks` has them for the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the mutations of passes and of the cached prefix put in the place of a rule, as `breaks` does for the others."""
+"""Replacements of a rule by the mutations of passes and of the cached prefix, as `breaks` has them for the others."""
 
 import asyncio
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ async def read_then_frontier(self: ShardPass, lease: ShardLease, *, records_max:
 
 
 async def bound_read_at_the_answer(self: ShardPass, lease: ShardLease, *, records_max: int) -> Any:
-    """What is due when the answer comes is fired, not only what was due when the Query began."""
+    """Fires all that is due when the answer comes, not only what was due when the Query began."""
     store, before = self._store, lease.cleanup.positions() | lease.in_flight.positions()
     first = await store.read_page(lease.shard, after=None, rows_max=500)
 

@@ -1,4 +1,4 @@
-"""What the mutations of slots, markers and commits put in the place of a rule, as `breaks` does for the others."""
+"""Replacements of a rule by the mutations of slots, markers and commits, as `breaks` has them for the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -110,7 +110,7 @@ def one_marker_key_for_all_slots(name: SlotName) -> bytes:
 
 
 def drop_beside_transactions(self: GroupCommit, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> None:
-    """What is dropped ends without the marker of a transaction."""
+    """Ends what is dropped without the marker of a transaction."""
     dropped = [each for each in deliveries if each.action is Action.DROP]
     lease.cleanup.add([self._settlement.dropped(each, slot=0) for each in dropped])
     _enqueue(self, lease, [each for each in deliveries if each.action is not Action.DROP])

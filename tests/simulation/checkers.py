@@ -75,8 +75,8 @@ def check_all(cluster: Cluster, history: History) -> None:
 
 
 Likeness = tuple[str, bytes, bytes]
-"""What a record has of its row: delivery id, data, ordering key. The id alone is not enough: a change that leaves the due
-time as it is keeps it."""
+"""The parts of a row in its record: delivery id, data, ordering key. The id alone is not enough: a change that leaves the
+due time as it is keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,14 @@ class Found:
 
     @property
     def visible_at_s(self) -> float:
-        """When it was decided that it will be seen."""
+        """Time at which it was decided that it will be seen."""
         transaction = self.entry.transaction
         return transaction.decided_at_s if transaction else (self.entry.appended_at_ms - EPOCH_MS) / 1_000
 
 
 @dataclass(kw_only=True, slots=True)
 class Evidence:
-    """What the worlds hold."""
+    """The contents of the worlds."""
 
     rows: list[Row]
     """All of schedules that ever were."""
@@ -105,7 +105,7 @@ class Evidence:
     records: dict[Likeness, list[Found]] = field(default_factory=dict)
     """Each Kafka partition in order."""
     dropped: set[Position] = field(default_factory=set)
-    """What any marker says to have ended without a record."""
+    """Positions that any marker says to have ended without a record."""
 
     def of(self, row: Row) -> list[Found]:
         """The records of this row."""
@@ -339,7 +339,7 @@ def _check_tables(cluster: Cluster, evidence: Evidence) -> None:
 
 
 def _check_answers(cluster: Cluster, evidence: Evidence, history: History) -> None:
-    """What clients were told is what happened, and their answers about each key fit one story."""
+    """Checks that answers to clients are what happened, and that those about each key fit one story."""
     positions = {row.position for row in evidence.rows}
     for op in history.ops:
         view = _view_of(op.answer)

@@ -46,7 +46,7 @@ class NodeClock:
         self._offset_ms += by_ms
 
     def ahead_ms(self) -> float:
-        """How far it shows more than the world's time."""
+        """Its lead on the world's time."""
         return self.now_us() / 1_000 - (EPOCH_MS + self._reactor.now_s * 1_000)
 
     def of_new_process(self) -> "NodeClock":

@@ -28,7 +28,7 @@ seconds hides (1 s), what a slow answer hides (1 s), and a jump since then that 
 RESTART_SKEW_MS: Final = 1_900
 """A node whose clock was set back by more would stand still for as long, as its clock never steps back: it is restarted."""
 DRIFT_MS_MAX: Final = 12
-"""What a drifting clock may gain in a run."""
+"""Time that a drifting clock may gain in a run."""
 
 Reply = Callable[[object], None]
 _K = TypeVar("_K")
@@ -85,7 +85,7 @@ class Cluster:
             kafka.create_topic(topic)
         self.nodes: list[Node] = []
         self.ahead_ms_max = 0.0
-        """How far any node's clock was ahead at any time; never more than the enforced bound."""
+        """The most that any node's clock was ahead at any time; never more than the enforced bound."""
         self.accepted_at_s: dict[Position, float] = {}
         """When `201` (or the `200` of a change) was sent."""
         self.healed = False

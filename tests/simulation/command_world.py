@@ -32,13 +32,13 @@ class NoMember(ClockworkError):
 
 @dataclass(kw_only=True, slots=True)
 class CommandWorld:
-    """What the brokers hold of it."""
+    """The commands topic at the brokers, and its group."""
 
     kafka: KafkaWorld
     group: GroupWorld
-    """Of the members that read commands: its "shards" are the topic's Kafka partitions."""
+    """The group of the members that read commands: its "shards" are the topic's Kafka partitions."""
     committed: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Of each Kafka partition: where to go on, and before which offset effects are over."""
+    """For each Kafka partition: where to go on, and before which offset effects are over."""
 
     def fetch(self, number: int, offset: int) -> list[CommandRecord]:
         """The next committed records from there."""
@@ -90,7 +90,7 @@ class HostCommandLog:
         self._changed.set()
 
     async def _one_assignment(self, assigned: frozenset[int], work: ProcessBatch) -> None:
-        """Until the next one."""
+        """Works until the next assignment."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._one_partition(number, work)) for number in sorted(assigned)]
             await self._changed.wait()

@@ -1,4 +1,4 @@
-"""What goes wrong in a run, all of it drawn from the seed.
+"""The faults of a run, all of them drawn from the seed.
 
 Swarm testing (Groce and others, 2012): a run does not have a little of everything, but some kinds of fault and not the
 others, because kinds hide each other: where every second node is dead nothing gets far enough to go wrong subtly.
@@ -90,15 +90,15 @@ class StepFault:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaultSpots:
-    """Where nodes hesitate or die: faults that come with steps, and mostly with certain ones."""
+    """Steps at which nodes hesitate or die: faults that come with steps, and mostly with certain ones."""
 
     operations: tuple[str, ...] = ()
     share: float = 0.0
-    """Of those steps."""
+    """Share of those steps."""
     elsewhere: float = 0.0
     """Share of all other steps."""
     kinds: tuple[tuple[FaultKind, float, float], ...] = ()
-    """What happens then, for how long (from, to)."""
+    """Faults that come then, and for how long (from, to)."""
 
 
 HICCUP: Final = (FaultKind.FREEZE, 0.002, 0.3)
@@ -120,7 +120,7 @@ class StoreFaults:
     latency_s: float = 0.003
     throttled: float = 0.0
     throttled_operations: tuple[str, ...] = ()
-    """Of these, six in ten are throttled."""
+    """Six in ten of these are throttled."""
     request_lost: float = 0.0
     answer_lost: float = 0.0
     late: float = 0.0
@@ -135,7 +135,7 @@ class StoreFaults:
 
 
 CALM_STORE: Final = StoreFaults(latency_s=0.002, slow_apply=0.0, slow_query=0.0, timeout_s=0.15)
-"""Of histories written by hand."""
+"""Faults in histories written by hand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,7 +153,7 @@ class KafkaFaults:
     wakeup_lost: float = 0.02
     wakeup_doubled: float = 0.02
     preflight: float = 0.5
-    """How often metadata is fresh when a delivery begins."""
+    """Share of deliveries that begin with fresh metadata."""
     commit_unanswered: float = 0.0
     """Commits whose request or answer is lost."""
     foreign_every_s: float = 0.0
@@ -192,9 +192,9 @@ class Profile:
     past: float = 0.1
     """Share of schedules that are due already when they are created."""
     past_s_max: float = 0.8
-    """How far back their time lies at most."""
+    """The most that their time lies in the past."""
     crowded: float = 0.5
-    """How much the due times crowd together."""
+    """The share of due times that crowd together."""
     changes: float = 0.0
     """Share of schedules that are changed, fired, or armed again."""
     deadlines: float = 0.0

@@ -19,7 +19,7 @@ from tests.simulation.virtual_loop import Reactor
 TICK_S: Final = 0.2
 """The heartbeat."""
 HEARS_S_MAX: Final = 0.5
-"""How much later than the others a member may hear of a new assignment."""
+"""Time after the others in which a member hears of a new assignment, at most."""
 REQUEST_TIMEOUT_S: Final = 0.4
 
 _T = TypeVar("_T", frozenset[ShardId], frozenset[ProcessId])
@@ -54,7 +54,7 @@ class GroupWorld:
     generation: int = 0
     """The number of rebalances so far."""
     processes_before: frozenset[ProcessId] = frozenset()
-    """Of the members, as of the rebalance before the last."""
+    """Processes of the members, as of the rebalance before the last."""
     _processes: frozenset[ProcessId] = frozenset()
 
     def start(self) -> None:
@@ -92,7 +92,7 @@ class GroupWorld:
         self.kafka.trace.note("group", *sorted(shares))
 
     def processes(self) -> frozenset[ProcessId]:
-        """Of the members, by their client ids."""
+        """Processes of the members, by their client ids."""
         return frozenset(member.host.process for member in self.members if member.joined)
 
     def confirmed(self, member: _Member) -> frozenset[ShardId]:

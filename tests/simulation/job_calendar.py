@@ -12,9 +12,10 @@ from clockwork.domain.rights import ANYONE
 from clockwork.domain.triggers.exclusions import Exclusion, exclusion
 from clockwork.requests.jobs.results import CalendarPut
 from clockwork.requests.jobs.service import JobService
+from tests.simulation.client_tasks import NoAnswer
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
-from tests.simulation.workload import CLIENT, NoAnswer
+from tests.simulation.workload import CLIENT
 
 CALENDAR: Final = "calendar"
 HOUR: Final = datetime.fromtimestamp(EPOCH_MS / 1_000, UTC).hour

@@ -313,7 +313,7 @@ def _check_open_runs(
 
 
 def _check_reports(cluster: Cluster, by_name: dict[JobName, list[Row]], clients: JobClients) -> None:
-    """What consumers were told of runs whose records they had read."""
+    """Checks what consumers were told of runs whose records they had read."""
     violation, tables = cluster.trace.violation, cluster.worlds.jobs.tables
     for each in clients.consumers.reports:
         rows = [row for row in by_name.get(each.name, []) if row.run is not None and row.run.run_id == each.run_id]

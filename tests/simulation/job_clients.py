@@ -20,14 +20,14 @@ from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Jitter, Jit
 from clockwork.errors import InvalidInput
 from clockwork.requests.jobs.results import JobAlreadyCreated, JobChanged, JobCreated, JobRefused, JobUnchanged, JobView
 from clockwork.requests.jobs.service import JobService
+from tests.simulation.client_tasks import ClientTasks, NoAnswer
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
 from tests.simulation.job_calendar import CALENDAR, JobCalendar
 from tests.simulation.job_consumers import JobConsumers
 from tests.simulation.kafka_world import POISON
 from tests.simulation.node import JobCall
-from tests.simulation.virtual_loop import new_loop
-from tests.simulation.workload import CLIENT, PATIENCE_S, NoAnswer
+from tests.simulation.workload import CLIENT
 
 RUN_ON_S: Final = 9.0
 """Time for which jobs go on when everything is mended, before they are deleted."""
@@ -54,43 +54,42 @@ class JobClients:
     def __init__(self, cluster: Cluster, seed: int) -> None:
         self.ops: list[JobOp] = []
         self.deleted_from_s: dict[JobName, float] = {}
-        """When the last delete of each job was first asked for. Not of jobs whose armed row was there and waited, for its
-        lane: these are no orphans, and go on when it does."""
+        """Time at which the last delete of each job was first asked for. Left out are jobs whose armed row waited there
+        for its lane: these are no orphans, and go on when it does."""
         self._cluster = cluster
         self._profile = cluster.profile
         self._rng = random.Random(f"{seed}/jobs")
-        self._loop = new_loop(cluster.reactor, "job clients", lambda text: cluster.trace.violation("harness", text))
-        self._running = 0
+        self._tasks = ClientTasks(cluster, "job clients", self._rng)
         self._over = asyncio.Event()
         self._data = 0
         self._alive = 0
         """Jobs that are not deleted for good."""
         self.calendar: JobCalendar | None = None
-        self.consumers = JobConsumers(cluster, random.Random(f"{seed}/consumers"), self._ask, self._spawn)
+        self.consumers = JobConsumers(cluster, random.Random(f"{seed}/consumers"), self._ask, self._tasks.spawn)
 
     @property
     def done(self) -> bool:
-        return self._running == 0
+        return self._tasks.done
 
     def start(self) -> None:
         self._alive = self._profile.jobs
         if self._alive:
-            self._spawn(self.consumers.run(self._over, lambda: self._alive == 0))
+            self._tasks.spawn(self.consumers.run(self._over, lambda: self._alive == 0))
         if self._profile.calendars:
             self.calendar = JobCalendar(random.Random(self._rng.getrandbits(64)), self._cluster, self._ask_any)
-            self._spawn(self.calendar.run(self._over))
+            self._tasks.spawn(self.calendar.run(self._over))
         for number in range(self._profile.jobs):
             name = JobName(CLIENT, JobId(f"job{number}"))
-            self._spawn(self._job(name, random.Random(self._rng.getrandbits(64))))
+            self._tasks.spawn(self._job(name, random.Random(self._rng.getrandbits(64))))
         for _ in range(self._rng.randint(0, LOSSES_MAX) if self._profile.jobs and self._profile.job_losses else 0):
             self._cluster.reactor.at(self._rng.uniform(1.0, self._profile.faults_end_s), self._lose_row)
 
     def stop(self) -> None:
         """The faults are over."""
-        self._loop.call_soon(self._over.set)
+        self._tasks.loop.call_soon(self._over.set)
 
     def end(self) -> None:
-        self._loop.kill()
+        self._tasks.loop.kill()
 
     def _lose_row(self) -> None:
         if not self._cluster.healed:
@@ -291,18 +290,7 @@ class JobClients:
 
     async def _ask_any(self, what: str, ask: Callable[[JobService], Awaitable[object]]) -> object:
         """A request about no job. Raises: NoAnswer."""
-        answered: asyncio.Future[object] = self._loop.create_future()
-
-        def reply(result: object) -> None:
-            if not answered.done():
-                answered.set_result(result)
-
-        self._cluster.call(self._rng, JobCall(what, ask), reply)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                answer = await answered
-        except TimeoutError:
-            raise NoAnswer from None
+        answer = await self._tasks.ask(JobCall(what, ask))
         if isinstance(answer, Exception):
             raise NoAnswer
         return answer
@@ -312,36 +300,18 @@ class JobClients:
         reactor, trace = self._cluster.reactor, self._cluster.trace
         op = JobOp(number=len(self.ops), name=name, what=what, asked_at_s=reactor.now_s)
         self.ops.append(op)
-        answered: asyncio.Future[object] = self._loop.create_future()
-
-        def reply(result: object) -> None:
-            if not answered.done():
-                answered.set_result(result)
-
         trace.note("asks of a job", op.number, what, name.job_id)
-        self._cluster.call(self._rng, JobCall(what, ask), reply)
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                answer = await answered
-        except TimeoutError:
+            answer = await self._tasks.ask(JobCall(what, ask))
+        except NoAnswer:
             trace.note("gives up", op.number)
-            raise NoAnswer from None
+            raise
         trace.note("answered of a job", op.number, _described(answer))
         if isinstance(answer, Exception) and not isinstance(answer, InvalidInput):
             raise NoAnswer
         op.answered_at_s = reactor.now_s
         op.answer = answer
         return answer
-
-    def _spawn(self, coro: object) -> None:
-        self._running += 1
-        task = self._loop.create_task(coro)  # type: ignore[arg-type]
-        task.add_done_callback(self._ended_task)
-
-    def _ended_task(self, task: "asyncio.Task[object]") -> None:
-        self._running -= 1
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
 
 
 def _accepted(new: NewJob, jobs: JobService) -> NewJob:

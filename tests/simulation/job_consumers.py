@@ -13,10 +13,11 @@ from clockwork.domain.record import JOB_ID, RUN_ATTEMPT, RUN_ID, RUN_UNTIL
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId, RunId
 from clockwork.requests.jobs.service import JobService
+from tests.simulation.client_tasks import NoAnswer
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
 from tests.simulation.kafka_world import Entry
-from tests.simulation.workload import CLIENT, NoAnswer
+from tests.simulation.workload import CLIENT
 
 POLL_S: Final = 0.05
 TRIES_MAX: Final = 4

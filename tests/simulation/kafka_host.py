@@ -42,9 +42,9 @@ from tests.simulation.kafka_world import (
 
 INIT_TIMEOUT_S: Final = 1.5
 SENDS_TIMEOUT_S: Final = 1.2
-"""Of a record outside transactions."""
+"""Time limit of a record outside transactions."""
 SENDS_SCALE: Final = 0.4
-"""Of the time limits that the engine gives to a transaction's sends: all below the transaction's own."""
+"""Factor of the time limits that the engine gives to a transaction's sends: all below the transaction's own."""
 COMMIT_TIMEOUT_S: Final = 0.6
 ANSWER_TIMEOUT_S: Final = 0.25
 """After which one request counts as unanswered and is sent again."""
@@ -160,7 +160,7 @@ def _raising(error: Exception) -> Callable[[], NoReturn]:
 
 
 class Brokers:
-    """What one client knows of the brokers: metadata, asked of any broker and kept until it proves wrong."""
+    """The metadata of one client: asked of any broker and kept until it proves wrong."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -299,7 +299,7 @@ class HostPublisher:
     # --- parts
 
     def _unable(self, topics: Sequence[str]) -> list[Refusal]:
-        """What metadata, which may be older than the truth, tells before a record is sent."""
+        """Refusals that metadata, which may be older than the truth, tells before a record is sent."""
         if self.world.rng.random() >= self.world.faults.preflight:
             return []
         return self.world.known_refusals(topics)
@@ -344,7 +344,7 @@ class MarkerReading:
         self._key = key
 
     async def run(self) -> list[Entry]:
-        """What is committed up to the barrier. Raises: BrokerUnavailable."""
+        """All that is committed up to the barrier. Raises: BrokerUnavailable."""
         loop = self._wire.host.loop
         deadline_s = loop.time() + 2 * INIT_TIMEOUT_S
         barrier: int | None = None

@@ -10,7 +10,7 @@ anew with a higher epoch, and from then on nothing of an older epoch is taken.
 The methods without a broker are the truth. A request goes to a broker: it does what the truth says if that broker is the
 leader or the coordinator in question; a *deposed* one still believes that it is, and answers from its state of that moment
 (`Deposed`): metadata and FindCoordinator name itself; its logs end where they ended, but for what producers have sent to it
-since, which nobody else has and which is never acknowledged; EndTxn is answered from its cache, with the success of the
+since, which no other broker has and which is never acknowledged; EndTxn is answered from its cache, with the success of the
 transaction before; what it would have to write to its own log is not answered at all.
 """
 
@@ -39,7 +39,7 @@ MARKER_PARTITIONS: Final = 2
 """Few, so that the slots of several incarnations share one."""
 TRANSACTION_TIMEOUT_S: Final = 3.0
 KAFKA_PARTITIONS: Final = 2
-"""Of a client's topic."""
+"""Kafka partitions of a client's topic."""
 FOREIGN: Final = "foreign"
 """The transactional id of a producer that Clockwork does not know."""
 POISON: Final = b"poison"
@@ -161,7 +161,7 @@ class KafkaWorld:
         """Topics whose leaders do not answer."""
         self.logs: dict[Where, list[Entry]] = {}
         self.refusals: dict[bytes, int] = {}
-        """How often each poisonous record was refused."""
+        """The number of refusals of each poisonous record."""
         self.unacknowledged: set[tuple[str, str]] = set()
         """Node and delivery id of each send outside transactions that ended without an acknowledgement."""
         self.leaders: dict[Where, int] = {}
@@ -255,7 +255,7 @@ class KafkaWorld:
     # --- what a reader sees
 
     def view(self, where: Where) -> View:
-        """Of the true leader."""
+        """The true leader's view."""
         return View(end=len(self.logs[where]), stable_end=self.stable_end(where), committed=self.committed(where))
 
     def committed(self, where: Where) -> list[Entry]:
@@ -397,7 +397,7 @@ class KafkaWorld:
             raise InvalidState(f"{transactional_id}: nothing to commit")
 
     def known_refusals(self, topics: Iterable[str]) -> list[Refusal]:
-        """What metadata tells before anything is sent."""
+        """Refusals that metadata tells before anything is sent."""
         return [
             missing_topic(topic) if self.missing.get(topic) else leader_away(topic)
             for topic in sorted(topics)

@@ -30,7 +30,7 @@ from tests.simulation.workload import Op, describe_answer, describe_call
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Of a change by command: changed now or so already, which its answer does not say."""
+    """The answer to a change by command: changed now or so already, which it does not say."""
 
     view: ScheduleView
 
@@ -40,7 +40,7 @@ TRIED_MAX: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What stands under a key."""
+    """The schedule under a key."""
 
     created: bytes | None = None
     """The data with which the present schedule was created, by which a repeat is known; None: nothing was ever accepted."""
@@ -195,7 +195,7 @@ def _rearm(op: Op, state: State) -> Iterator[State]:
 
 
 def _fulfilled(call: ChangeCall, view: ScheduleView) -> bool:
-    """What was asked for is what is shown."""
+    """True if what was asked for is what is shown."""
     return view.schedule is not None and call(view.schedule) == view.schedule
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from clockwork.commands.worker import CommandWorker
 from clockwork.domain import schedule
 from clockwork.domain.destination import Topic
-from clockwork.domain.pauses import NOTHING_PAUSED, PauseKind
+from clockwork.domain.pauses import NOTHING_PAUSED, Pause, PauseKind
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, NewSchedule, OnLate, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
@@ -91,10 +91,10 @@ class PausesWorld:
         self.present = NOTHING_PAUSED
 
     def pause(self, topic: str, *, at_ms: int) -> None:
-        self.present = self.present.paused(PauseKind.TOPIC, topic, at_ms=at_ms)
+        self.present = self.present.with_pause(PauseKind.TOPIC, topic, Pause(since_ms=at_ms, by="operator"))
 
     def resume(self, topic: str) -> None:
-        self.present = self.present.resumed(PauseKind.TOPIC, topic)
+        self.present = self.present.without_pause(PauseKind.TOPIC, topic)
 
     def resume_all(self) -> None:
         for topic in list(self.present.topics):
@@ -293,7 +293,7 @@ class FindCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChangeCall:
-    """What is None stays as it is."""
+    """A change; None: it stays as it is."""
 
     client_id: ClientId
     schedule_key: ScheduleKey
@@ -342,22 +342,22 @@ Call = CreateCall | CancelCall | FindCall | ChangeCall | FireCall | RearmCall
 
 async def answer(node: Node, call: Call | JobCall) -> object:
     """The request service's answer to a call of the workload."""
-    requests, nobody = node.requests, ANYONE
+    requests, caller = node.requests, ANYONE
     match call:
         case CreateCall(new):
-            return await requests.create(nobody, new)
+            return await requests.create(caller, new)
         case CancelCall(client_id, schedule_key):
-            return await requests.cancel(nobody, client_id, schedule_key)
+            return await requests.cancel(caller, client_id, schedule_key)
         case FindCall(client_id, schedule_key):
-            return await requests.find(nobody, client_id, schedule_key)
+            return await requests.find(caller, client_id, schedule_key)
         case ChangeCall():
             condition = (
                 ANY_VERSION if call.if_version is None else VersionCondition(any_of=frozenset({call.if_version}))
             )
-            return await requests.reschedule(nobody, call.client_id, call.schedule_key, call, condition=condition)
+            return await requests.reschedule(caller, call.client_id, call.schedule_key, call, condition=condition)
         case FireCall(client_id, schedule_key):
-            return await requests.fire(nobody, client_id, schedule_key)
+            return await requests.fire(caller, client_id, schedule_key)
         case RearmCall(client_id, schedule_key):
-            return await requests.retry_failed(nobody, client_id, schedule_key)
+            return await requests.retry_failed(caller, client_id, schedule_key)
         case JobCall(_, ask):
             return await ask(node.job_requests)

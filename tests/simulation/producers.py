@@ -196,7 +196,7 @@ class Producers:
             one.op.answered_at_s, one.op.answer = at_s, answer
 
     def _answer(self, one: Sent, document: dict[str, Any], rows: dict[tuple[ScheduleKey, int], Row]) -> object:
-        """What the answer says, in the engine's words; None if it cannot be."""
+        """The result that the answer tells, in the engine's words; None if it cannot be."""
         status = document["status"]
         if status == 404:
             return NotFound()

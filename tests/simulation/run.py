@@ -30,12 +30,12 @@ OWN_LETTERS_SHARE: Final = 0.5
 JOBS_OF_A_RUN: Final = (0, 0, 0, 2)
 """Numbers of jobs, one of which is drawn for a run without a theme."""
 REST_S: Final = 12.0
-"""How long a run goes on after that, so that late records come while they are still judged."""
+"""Time for which a run goes on after that, so that late records come while they are still judged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What one run showed."""
+    """The findings of one run."""
 
     seed: int
     profile: Profile

@@ -71,7 +71,7 @@ def profile(
 
 
 def pause(operation: str, nth: int, for_s: float, *, after: bool = False) -> StepFault:
-    """Whoever comes to this step as the nth stands still there."""
+    """A fault that stops the nth to come to this step."""
     return StepFault(operation=operation, nth=nth, kind=FaultKind.FREEZE, for_s=for_s, after=after)
 
 
@@ -260,7 +260,7 @@ class Script:
         self.cluster.worlds.store.slow -= 1
 
     def delay_cleanup(self, from_s: float) -> None:
-        """What is delivered meanwhile stays for a while: its rows are there, its outcomes not yet."""
+        """Keeps what is delivered from then on uncleaned for a while: its rows are there, its outcomes not yet."""
         store = self.cluster.worlds.store
 
         def never(operation: str) -> None:

@@ -1,4 +1,4 @@
-"""How much of the simulation runs: all of it in `make sim`, a part in `make test`.
+"""The part of the simulation that runs: all of it in `make sim`, some in `make test`.
 
 The part is drawn by a digest of the sources. So the same code has the same draw, a failure can be repeated, and a run
 does not turn red without a change; each change draws other histories and other mutations. Git and the date were

@@ -5,8 +5,8 @@ likes; a shard whose items alone are throttled.
 Every read is strongly consistent, as the engine's all are. What a read that is not would answer, the tables know
 (`Versioned.earlier`): for the mutation that makes them so.
 
-What a single request does is `MemoryScheduleStore`, the contract as a program; here is when it happens, whether anybody
-hears of it, and how often.
+The effect of a single request is `MemoryScheduleStore`, the contract as a program; here is when it happens, whether its
+caller hears of it, and how often.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ SENT_ONCE: Final = frozenset({"hold"})
 COPIES_MAX: Final = 3
 REPEAT_WAIT_S: Final = 0.03
 LATE_S_MEANS: Final = (0.02, 0.2, 1.5)
-"""How long a request that was given up, or sent twice, may still be under way."""
+"""Mean times for which a request that was given up, or sent twice, may still be under way."""
 FRONTIER_AHEAD_MS_MAX: Final = 6_000 + 1_000
 """A frontier farther ahead of the store's own time was written by a clock that must not be trusted (`ENFORCED_SKEW_MS`, and
 the lead)."""
@@ -105,7 +105,7 @@ class _Request:
     effect: Callable[[], Any]
     answered: "asyncio.Future[_Answer]"
     shard: ShardId | None = None
-    """Whose rows it is about, if they are of one shard."""
+    """The shard of its rows, if they are of one."""
 
 
 class Rows(dict[RowKey, Row | BrokenRow]):
@@ -376,7 +376,7 @@ class StoreWorld:
         busy.discard(place)
 
     def parts(self, items: Sequence[_T]) -> list[list[_T]]:
-        """What a batch is cut into: its items change at different moments, in any order."""
+        """The parts that a batch is cut into: its items change at different moments, in any order."""
         if len(items) < 2 or self.rng.random() < 0.7:
             return [list(items)] if items else []
         mixed = list(items)

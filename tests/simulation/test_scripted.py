@@ -150,7 +150,7 @@ def a_deposed_coordinator_is_asked_for_a_commit() -> Script:
 
 def a_deposed_leader_is_asked_for_a_marker() -> Script:
     # K5. It led the markers' Kafka partition until 1.2; "row" is delivered by the next leader; its owner dies before the
-    # cleanup. Whoever asks the deposed one does not find the marker of "row".
+    # cleanup. A node that asks the deposed one does not find the marker of "row".
     script = _early_and_row()
     script.at(2.0, script.mislead_to_the_deposed)
     script.at(5.0, script.ask_the_others)

@@ -25,11 +25,11 @@ from tests.simulation.faults import (
 )
 
 THEMED_SHARE: Final = 0.6
-"""Of the runs for which no theme was asked for."""
+"""Share of themed runs among those for which no theme was asked for."""
 
 
 class Theme(StrEnum):
-    """What a run is about."""
+    """The theme of a run: what its faults and clients are mostly about."""
 
     CANCELS = "cancels"
     REFUSALS = "refusals"
@@ -53,9 +53,9 @@ class Theme(StrEnum):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Recipe:
     operations: tuple[str, ...]
-    """Of which two are drawn."""
+    """Two of these are drawn."""
     kinds: tuple[tuple[FaultKind, float, float], ...]
-    """Of which one is drawn."""
+    """One of these is drawn."""
     share: float
     values: Mapping[str, Any] = field(default_factory=dict)
     rebalance_s: float | None = None

@@ -1,4 +1,4 @@
-"""What happened in a run, line by line, and what should not have happened."""
+"""The events of a run, line by line, and violations: what should not have happened."""
 
 import logging
 from typing import Any, Final
@@ -6,7 +6,7 @@ from typing import Any, Final
 from tests.simulation.virtual_loop import Reactor
 
 VIOLATIONS_MAX: Final = 20
-"""Of one run; the first is the interesting one."""
+"""The most of one run; the first is the interesting one."""
 
 DEFECTS: Final = frozenset({"shard.failed", "shard.takeover_defect", "producer.not_closed"})
 

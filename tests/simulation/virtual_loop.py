@@ -30,7 +30,7 @@ class Runaway(Exception):
 
 
 class Power(Enum):
-    """What a loop's callbacks may do."""
+    """The rights of a loop's callbacks."""
 
     RUNNING = auto()
     FROZEN = auto()

@@ -24,20 +24,14 @@ from clockwork.requests.results import (
     Unchanged,
     VersionDiffers,
 )
+from tests.simulation.client_tasks import ClientTasks, NoAnswer
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
 from tests.simulation.kafka_world import POISON
 from tests.simulation.node import Call, CancelCall, ChangeCall, CreateCall, FindCall, FireCall, RearmCall
-from tests.simulation.virtual_loop import new_loop
 
 CLIENT: Final = ClientId("client")
-PATIENCE_S: Final = 4.0
-"""After which a client takes a request for lost."""
 GENERATIONS_MAX: Final = 3
-
-
-class NoAnswer(Exception):
-    """No answer in time, or "unavailable": the request may have been carried out, or may be later."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,10 +75,10 @@ class Workload:
         self._profile = cluster.profile
         self._seed = seed
         self._rng = random.Random(f"{seed}/clients")
-        self._loop = new_loop(cluster.reactor, "clients", lambda text: cluster.trace.violation("harness", text))
+        self._tasks = ClientTasks(cluster, "clients", self._rng)
+        self.spawn = self._tasks.spawn
         self._lanes = [(self._rng.choice(TOPICS), OrderingKey(f"lane{n}")) for n in range(self._profile.lanes)]
         self._crowds_s = [self._rng.uniform(0.3, self._profile.faults_end_s) for _ in range(3)]
-        self._running = 0
         self._stopped = False
         self._puts = 0
         self._present: dict[ScheduleKey, NewSchedule] = {}
@@ -92,7 +86,7 @@ class Workload:
 
     @property
     def done(self) -> bool:
-        return self._running == 0
+        return self._tasks.done
 
     def start(self) -> None:
         for n in range(self._profile.schedules):
@@ -103,7 +97,7 @@ class Workload:
         self._stopped = True
 
     def end(self) -> None:
-        self._loop.kill()
+        self._tasks.loop.kill()
 
     def ask_all(self) -> None:
         """Asks for every key once more, when everything is over."""
@@ -241,36 +235,18 @@ class Workload:
         reactor = self._cluster.reactor
         op = Op(number=len(self.history.ops), key=key, call=call, asked_at_s=reactor.now_s)
         self.history.ops.append(op)
-        answered: asyncio.Future[object] = self._loop.create_future()
-
-        def reply(result: object) -> None:
-            if not answered.done():
-                answered.set_result(result)
-
         self._cluster.trace.note("asks", op.number, describe_call(call))
-        self._cluster.call(self._rng, call, reply)
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                answer = await answered
-        except TimeoutError:
+            answer = await self._tasks.ask(call)
+        except NoAnswer:
             self._cluster.trace.note("gives up", op.number)
-            raise NoAnswer from None
+            raise
         self._cluster.trace.note("answered", op.number, describe_answer(answer))
         if isinstance(answer, Exception) and not isinstance(answer, InvalidInput):
             raise NoAnswer
         op.answered_at_s = reactor.now_s
         op.answer = answer
         return answer
-
-    def spawn(self, coro: object) -> None:
-        self._running += 1
-        task = self._loop.create_task(coro)  # type: ignore[arg-type]
-        task.add_done_callback(self._ended_task)
-
-    def _ended_task(self, task: "asyncio.Task[object]") -> None:
-        self._running -= 1
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
 
     def new(self, key: ScheduleKey, generation: int, rng: random.Random) -> NewSchedule:
         topic, ordering_key = self._lanes[rng.randrange(len(self._lanes))]

@@ -1,10 +1,13 @@
 """Values for tests: each builder gives one that is valid, and takes what the test is about."""
 
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 from clockwork.domain.destination import Topic
+from clockwork.domain.ownership import ProcessId
+from clockwork.domain.pauses import Pause
 from clockwork.domain.position import Position, new_position
+from clockwork.domain.registry import ProcessReport
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -29,7 +32,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.ports.store import End
 
 DUE_MS: Final = 1_700_000_000_000
-"""When schedules are due, if the test does not care."""
+"""Due time of schedules, if the test does not care."""
 CLIENT: Final = ClientId("client-1")
 TOPIC: Final = Topic("orders")
 SHARD: Final = ShardId(3)
@@ -145,7 +148,7 @@ def pointer(
 
 
 def receipt(offset: int = 7, *, kafka_partition: int = 0, at_ms: int = DUE_MS + 5) -> Receipt:
-    """Where a record is."""
+    """The place of a record."""
     return Receipt(kafka_partition=kafka_partition, offset=offset, at_ms=at_ms)
 
 
@@ -158,7 +161,7 @@ def outcome(
     failure: Failure | None = None,
     expires_at_s: int = 2_000_000_000,
 ) -> Outcome:
-    """How the schedule of a row ended."""
+    """The end of the schedule of a row."""
     if where is None and state in (EndState.DELIVERED, EndState.FAILED):
         where = receipt(at_ms=at_ms)
     if failure is None and state is EndState.FAILED:
@@ -189,3 +192,28 @@ def gone(of: Row | BrokenRow) -> End:
 def row_name(at: Position, *, shard: int = SHARD) -> RowName:
     """The name of a row whose key is not known."""
     return RowName(shard=ShardId(shard), position=at, client_id=None, schedule_key=None)
+
+
+def pause(since_ms: int = DUE_MS, *, by: str = "ana", reason: str | None = None) -> Pause:
+    return Pause(since_ms=since_ms, by=by, reason=reason)
+
+
+def process_report(process: str = "0123456789abcdef", **fields: Any) -> ProcessReport:
+    """A process with a value in each field."""
+    given = {
+        "seen_at_ms": DUE_MS,
+        "node": "host:17",
+        "role": "all",
+        "version": "1.0",
+        "since_ms": DUE_MS - 1,
+        "shards": 22,
+        "assigned": 23,
+        "created_per_second": 1.5,
+        "delivered_per_second": 20.25,
+        "loop_lag_ms": 3,
+        "clock_skew_ms": -2,
+        "kafka": "no broker of ü answers",
+        "store": "no answer",
+        "settings": "abc",
+    }
+    return ProcessReport(process=ProcessId(process), **{**given, **fields})

@@ -26,7 +26,7 @@ class Answered:
 
     @property
     def reason(self) -> str | None:
-        """Of a 409."""
+        """The reason of a 409."""
         found = self.body.get("reason")
         return str(found) if found is not None else None
 
@@ -159,7 +159,7 @@ class Client:
 
 
 NO_ANSWER: Final = (aiohttp.ClientError, asyncio.TimeoutError)
-"""Nobody knows whether the request was carried out."""
+"""It is not known whether the request was carried out."""
 
 
 def _job_path(client_id: str, job_id: str) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from clockwork.domain.activity import merged_waits
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.ownership import ProcessId, incarnation_id
 from clockwork.domain.record import SCHEDULE_KEY
@@ -22,7 +23,7 @@ from clockwork.firing.pause_watch import PauseWatch
 from clockwork.firing.shard_pass import PassResult, ShardPass
 from clockwork.firing.supervisor import Work
 from clockwork.firing.takeover import Takeover
-from clockwork.http.outlook import Outlook
+from clockwork.http.server import QueryServices
 from clockwork.kafka.memory.activity import MemoryActivity
 from clockwork.kafka.memory.broker import MemoryKafka
 from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
@@ -34,8 +35,8 @@ from clockwork.operations.activity import ActivityTail
 from clockwork.operations.clients import ClientDirectory
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.forecast import Forecaster
-from clockwork.operations.nodes import NodeSurvey
 from clockwork.operations.pauses import PauseAdmin
+from clockwork.operations.processes import ProcessSurvey
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
@@ -53,7 +54,7 @@ from clockwork.requests.results import (
 )
 from clockwork.requests.search import KeySearch
 from clockwork.requests.service import RequestService
-from clockwork.requests.upcoming import Upcoming
+from clockwork.requests.upcoming import UpcomingReader
 from clockwork.requests.why import WhyReader
 from clockwork.settings.model import IntakeSettings, RunnerSettings
 from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
@@ -198,17 +199,28 @@ class Engine:
         """The notes of clients that create, if the telemetry takes them."""
         if isinstance(telemetry, RecordingTelemetry):
             self.notes = telemetry.clients = ClientRecorder(self.registry, self.clock)
-        self.nodes = NodeSurvey(store=self.registry, clock=self.clock, member_processes=self.ownership.member_processes)
-        self.survey = ShardAdmin(self.store, self.context.search, self.context.waker, self.clock, rng, intake_settings)
-        self.outlook = Outlook(
-            why=WhyReader(context=self.context, pauses=self.pauses, waits=self.destination_waits.at),
-            upcoming=Upcoming(context=self.context),
+        self.processes = ProcessSurvey(
+            store=self.registry, clock=self.clock, member_processes=self.ownership.member_processes
+        )
+        self.shard_admin = ShardAdmin(
+            self.store, self.context.search, self.pauses, self.context.waker, self.clock, rng, intake_settings
+        )
+        self.query_services = QueryServices(
+            why=WhyReader(
+                context=self.context,
+                pauses=self.pauses,
+                waits=self.destination_waits.at,
+                refusing_topics=lambda now_ms: merged_waits(
+                    self.tail.refusing_topics(), self.destination_waits.refusing_topics(now_ms)
+                ),
+            ),
+            upcoming=UpcomingReader(context=self.context),
             forecaster=Forecaster(context=self.context),
             search=KeySearch(context=self.context, clients=self.clients.names, events_of=self.tail.of_delivery),
         )
         self.scan = PendingScan(self.store, self.context.search, self.clock, rng, intake_settings)
 
-    # --- requests in nobody's name
+    # --- requests without a caller
 
     async def create(self, new: NewSchedule, *, command: CommandDedup | None = None) -> CreateResult:
         return await self.requests.create(ANYONE, new, command=command)
@@ -308,7 +320,7 @@ class Engine:
             await asyncio.wait(tasks)
 
     def shard_pass(self, lease: ShardLease) -> ShardPass:
-        """What makes the passes of this lease."""
+        """The maker of this lease's passes."""
         return self.works[lease.incarnation.id].shard_pass
 
     async def one_pass(self, lease: ShardLease) -> PassResult:

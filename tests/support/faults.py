@@ -23,7 +23,7 @@ class Throttle:
 
     def __init__(self, patch: pytest.MonkeyPatch, store: Store, *, seed: int = 1) -> None:
         self.share = 0.0
-        """Of the requests that are refused."""
+        """Share of requests that are refused."""
         self.refused: Counter[str] = Counter()
         self._rng = random.Random(seed)
         if store == "postgresql":
@@ -56,7 +56,7 @@ class Throttle:
 
 
 class LostAnswers:
-    """Kafka does what it is asked, or not, and nobody hears of it: the requests of one class, by their names."""
+    """Kafka does what it is asked, or not, and never answers: the requests of one class, by their names."""
 
     def __init__(self, patch: pytest.MonkeyPatch, *, seed: int = 1) -> None:
         self.share: dict[str, float] = {}
@@ -83,7 +83,7 @@ class HeldRequests:
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str) -> None:
         self.waiting = 0
-        """How many were held so far."""
+        """The number that were held so far."""
         self._gate = asyncio.Event()
         real = KafkaWire.request
 

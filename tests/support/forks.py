@@ -32,6 +32,7 @@ from typing import Any, Final
 from infra.local import keeper
 from infra.local.child import Child
 from infra.local.node import REPOSITORY
+from tests.support.kafka_partitions import FEW
 
 PROGRAM: Final = f"import sys; from {__name__} import main; main(sys.argv[1:])"
 """The template's, started from the repository."""
@@ -42,9 +43,6 @@ IMPORTS: Final = (
     "clockwork.stores.dynamodb.opening",
     "clockwork.stores.postgres.opening",
 )
-DELIVERIES_KAFKA_PARTITIONS: Final = 4
-"""Kafka partitions of the markers' topic of a test's cluster, in place of 64: a second less for each cluster, and the slots
-of more incarnations share one. (Any number is correct. Nodes that are no forks make as many as in production.)"""
 END_S_MAX: Final = 10.0
 KILLED_CODE: Final = 128 + signal.SIGKILL
 SIGNALS_BYTES_MAX: Final = 64
@@ -248,7 +246,8 @@ def _import_all(names: Sequence[str]) -> None:
     # It is to be run, and a module that is run must not have been imported.
     sys.modules.pop(NODE, None)
     if (topics := sys.modules.get("clockwork.kafka.topics")) is not None:
-        vars(topics).update(DELIVERIES_KAFKA_PARTITIONS=DELIVERIES_KAFKA_PARTITIONS)
+        # Nodes that are no forks make as many as in production.
+        vars(topics).update(FEW)
     gc.collect()
     gc.freeze()
 

@@ -68,7 +68,7 @@ class Issuer:
     released: asyncio.Event | None = None
     """If there is one: the answer ends once it is set."""
     drips: bool = False
-    """Until then it comes byte by byte."""
+    """True: until then it comes byte by byte."""
     access: dict[str, Any] | None = field(default_factory=dict)
     """Changes to the claims of the access tokens that a login gives; None: they are opaque."""
     identity: dict[str, Any] = field(default_factory=dict)

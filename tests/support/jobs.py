@@ -7,8 +7,8 @@ from itertools import count
 from typing import Any, Final
 
 from clockwork.clock import Clock
-from clockwork.domain.jobs.job import Job, JobTransaction, NewJob
-from clockwork.domain.jobs.steps import StepContext, create
+from clockwork.domain.jobs.job import Job, JobTransaction, NewJob, RunDelivery
+from clockwork.domain.jobs.steps import StepContext, after_end, create, ended_row, run_delivery_of
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import DataForm, Failure, Guarantee, OrderingKey, RequestId, Row
@@ -94,6 +94,20 @@ def failed(row: Row, at_ms: int | None = None) -> MarkerEntry:
 def dropped(row: Row, at_ms: int | None = None, *, reason: str = "expired") -> MarkerEntry:
     """The end of a row for which nothing was sent."""
     return replace(delivered(row, at_ms), receipt=None, failure=Failure(reason=reason, attempts=0))
+
+
+def next_armed(before: JobTransaction) -> JobTransaction:
+    """The next occurrence is armed, after a delivery of the row that `before` puts."""
+    row = the_row(before)
+    return after_end(before.state, definition(before), ended_row(row, delivered(row)), step_context())
+
+
+def delivery_of(change: JobTransaction) -> RunDelivery:
+    """The log's entry of the delivery of the row that a change puts."""
+    row = the_row(change)
+    delivery = run_delivery_of(row, delivered(row), retention_ms=60_000)
+    assert delivery is not None
+    return delivery
 
 
 class Woken(list[tuple[ShardId, WakeUp]]):

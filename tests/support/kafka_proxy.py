@@ -32,7 +32,7 @@ _TEXT: Final = struct.Struct(">h")
 
 
 class Fate(Enum):
-    """What becomes of a request."""
+    """The fate of a request."""
 
     PASSED = "passed"
     ANSWER = "answer lost"

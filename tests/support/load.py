@@ -32,7 +32,7 @@ class Load:
         *,
         prefix: str = "load",
         seed: int = 1,
-        per_second: float = 60.0,
+        per_second: float = 40.0,
         lanes_per_shard: int = 3,
         ahead_ms: tuple[int, int] = (100, 1_200),
         cancel_share: float = 0.1,
@@ -55,7 +55,7 @@ class Load:
         self._count = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until told to stop; then finishes what it has begun."""
+        """Works until told to stop; then finishes what it has begun."""
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(self._work(stop, group), name="load")

@@ -47,18 +47,21 @@ async def shared(
         yield opened
 
 
-@pytest.fixture(scope="session")
-async def session_node(shared: Cluster) -> ClusterNode:
+@pytest.fixture(scope="module")
+async def module_node(shared: Cluster) -> AsyncIterator[ClusterNode]:
+    """A node of the shared cluster for one file's tests. Beside other tests it would have nothing to do, and with the store
+    and Kafka, which it asks all the time, still take a tenth of a core from them, or two."""
     node = await shared.start()
     await node.until_works(int(shared.settings["CLOCKWORK_SHARDS"]))
-    return node
+    yield node
+    await node.process.stop()
 
 
 @pytest.fixture
-async def shared_node(session_node: ClusterNode) -> ClusterNode:
+async def shared_node(module_node: ClusterNode) -> ClusterNode:
     """The node of the shared cluster, ready again if an earlier test took something away from it."""
-    await session_node.until_ready()
-    return session_node
+    await module_node.until_ready()
+    return module_node
 
 
 @pytest.fixture

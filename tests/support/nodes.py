@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +39,7 @@ from infra.local.child import Child
 from infra.local.node import Launch, NodeProcess, Store, node_environment, store_settings
 from infra.local.ports import free_port
 from tests.support.client import NO_ANSWER, Client
+from tests.support.kafka_partitions import few_kafka_partitions
 from tests.support.waiting import until
 
 SHARDS: Final = 8
@@ -53,7 +54,7 @@ now_ms: Final = SystemClock().now_ms
 
 
 def soon_ms() -> int:
-    """How far ahead something is due that a test waits for, and does something before: longer where processes wait for a
+    """Time after which something is due that a test waits for, and does something before: longer where processes wait for a
     core, by the load of the last minute."""
     return round(SOON_MS * min(SOON_STRETCH_MAX, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))))
 
@@ -67,7 +68,7 @@ class ClusterNode:
         self.log_path = log_path
 
     def logged(self, event: str | None = None) -> list[dict[str, Any]]:
-        """What it said, all of it or of one event."""
+        """Lines of its log, all or those of one event."""
         lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
         said = [json.loads(line) for line in lines if line.startswith("{")]
         return [line for line in said if event is None or line["event"] == event]
@@ -90,7 +91,7 @@ class ClusterNode:
         return float(found[1]) if found else 0.0
 
     async def until_works(self, count: int) -> frozenset[int]:
-        """Until it works exactly so many shards."""
+        """Returns when it works exactly so many shards."""
 
         async def look() -> frozenset[int] | None:
             try:
@@ -102,7 +103,7 @@ class ClusterNode:
         return await until(look, f"{count} shards at {self.client.url}") - {-1}
 
     async def until_works_some(self) -> None:
-        """Until it works at least one."""
+        """Returns when it works at least one."""
 
         async def look() -> bool:
             return bool(await self.shards())
@@ -110,7 +111,7 @@ class ClusterNode:
         await until(look, f"shards at {self.client.url}")
 
     async def until_answers(self) -> None:
-        """Until its HTTP server does, ready or not."""
+        """Returns when its HTTP server answers, ready or not."""
 
         async def look() -> bool:
             try:
@@ -166,7 +167,7 @@ class Cluster:
         return store_settings(self.store, there.replace(self.store_address, address))
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Of a node; its HTTP port is new each time."""
+        """The environment of a node; its HTTP port is new each time."""
         return node_environment(
             kafka_brokers=self.services.kafka_brokers,
             store=store_settings(self.store, self.services.address_of(self.store)),
@@ -197,7 +198,7 @@ class Cluster:
         return node
 
     async def stop(self) -> None:
-        """Ends all nodes as SIGTERM does, so that from now on nobody writes anything."""
+        """Ends all nodes as SIGTERM does, so that nothing is written from now on."""
         async with asyncio.TaskGroup() as group:
             for node in self.nodes:
                 if node.process.code is None:
@@ -279,7 +280,7 @@ class Cluster:
         return body | ({"orderingKey": ordering_key} if ordering_key is not None else {})
 
     async def until_status(self, client: Client, schedule_key: str, status: str = "delivered") -> dict[str, Any]:
-        """Until a `GET` says so; what it says."""
+        """Returns what a `GET` answers, once it has this status."""
 
         async def look() -> dict[str, Any] | None:
             answered = await client.get(self.name, schedule_key)
@@ -339,7 +340,10 @@ async def node_here(
     """A node in this process, ready; drained at the end of the block."""
     environment = cluster.environment(more)
     stop = asyncio.Event()
-    async with open_node(load_settings(environment), role) as node, asyncio.TaskGroup() as group:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(few_kafka_partitions())
+        node = await stack.enter_async_context(open_node(load_settings(environment), role))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
         group.create_task(node.run(stop), name="node")
         try:
             client = Client(cluster.session, f"http://127.0.0.1:{environment['CLOCKWORK_HTTP_PORT']}")

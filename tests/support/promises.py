@@ -21,9 +21,9 @@ class InLane:
     offset: int
     due_ms: int
     accepted_by_ms: int | None
-    """When its acceptance was known at the latest; None: it never was."""
+    """The latest time at which its acceptance was known; None: it never was."""
     sent_at_ms: int
-    """When it was asked for, at the earliest."""
+    """The earliest time at which it was asked for."""
 
 
 def out_of_order(lane: Iterable[InLane], *, skew_ms: int = 0) -> Iterator[tuple[InLane, InLane]]:
@@ -56,7 +56,7 @@ class Promise:
     due_ms: int
     sent_at_ms: int
     accepted_at_ms: int
-    """When its `201` (or the `200` of a repeat) was here: a little later than it was sent, which is on the safe side."""
+    """Time at which its `201` (or the `200` of a repeat) was here: a little after it was sent, which is on the safe side."""
     shard: int
     guarantee: str
     answer: str | None = None

@@ -29,7 +29,7 @@ class Proxy:
         self.lose_answers = 0.0
         """With this probability an answer is thrown away, and its connection with it: the request was carried out."""
         self.lost = 0
-        """How many were."""
+        """The number that were thrown away."""
         self._rng = random.Random(seed)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()

@@ -1,4 +1,4 @@
-"""What a consumer sees: an independent `read_committed` reader.
+"""The view of a consumer: an independent `read_committed` reader.
 
 On librdkafka (confluent-kafka), not on the client library that the service itself uses: if both sides misread the same
 rule of Kafka's transactions, a test between them would not notice.

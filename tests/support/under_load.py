@@ -28,7 +28,7 @@ async def under_load(cluster: Cluster, load: Load, *topics: str) -> AsyncIterato
 
 
 async def audit(cluster: Cluster, load: Load, tell: Tell, *topics: str) -> None:
-    """Asks for states, ends every node, so that nobody writes any more, and compares with all that was committed."""
+    """Asks for states, ends every node, so that nothing more is written, and compares with all that was committed."""
     if cluster.nodes:
         await load.ask_all()
         await cluster.stop()
@@ -40,8 +40,8 @@ async def audit(cluster: Cluster, load: Load, tell: Tell, *topics: str) -> None:
 async def until_delivers(
     reader: CommittedReader, load: Load, *, since_ms: int, shards: frozenset[int] | None = None
 ) -> int:
-    """Until each of these shards (all of them, by default) has delivered something after that time; when the last of
-    them first did."""
+    """Waits until each of these shards (all of them, by default) has delivered something after that time. Returns the time
+    at which the last of them first did."""
     wanted = shards if shards is not None else load.shards
 
     async def look() -> int | None:

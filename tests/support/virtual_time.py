@@ -1,4 +1,4 @@
-"""Tests in virtual time: when nobody has anything to do, time jumps to the next timer.
+"""Tests in virtual time: when no task has anything to do, time jumps to the next timer.
 
     @in_virtual_time
     async def test_silence_is_given_up_after_its_time() -> None: ...
@@ -18,7 +18,7 @@ from tests.support.endings import end_all
 P = ParamSpec("P")
 
 HOUR_S: Final = 3_600.0
-"""What takes longer hangs."""
+"""Time after which a test hangs."""
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

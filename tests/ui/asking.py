@@ -1,4 +1,4 @@
-"""What tests of the dashboard ask of the service beside the browser."""
+"""Requests of the dashboard's tests to the service beside the browser."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from clockwork.access.gate import Gate
 from clockwork.clock import SystemClock
-from clockwork.http.sessions import About
+from clockwork.http.sessions import ClusterInfo
 from clockwork.http.ui import UiPages
 from clockwork.observability.activity import RecordingTelemetry
 from clockwork.settings.model import UiSettings
@@ -117,8 +117,8 @@ async def ui_service(
 ) -> AsyncIterator[Service]:
     """A node in memory with the dashboard."""
     pages = UiPages(UiSettings(banner=banner), auth=auth, https=False)
-    about = About(auth=auth, cluster="clockwork", banner=banner)
-    async with open_service(engine or real_engine(), gate=gate, ui=pages, about=about) as service:
+    cluster_info = ClusterInfo(auth=auth, cluster="clockwork", banner=banner)
+    async with open_service(engine or real_engine(), gate=gate, ui=pages, cluster_info=cluster_info) as service:
         yield service
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 
 from clockwork.clock import SystemClock
-from clockwork.domain.activity import LATENESS_BOUNDS_MS, MINUTE_MS, RATES, MinuteCounts, TopicWait
+from clockwork.domain.activity import LATENESS_BOUNDS_MS, MINUTE_MS, RATES, MinuteCounts, TopicRateLimit, TopicWait
 from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import ProcessId
 from clockwork.domain.record import OutRecord
@@ -123,7 +123,8 @@ class _Scene:
                 assert len(rates) == len(RATES)
                 counts_of[Topic(topic)] = rates + self.lateness(delivered, slow=slow)
             waits = {Topic(TOPICS[3]): TopicWait(at_ms - 4 * MINUTE_MS, "topic_missing")} if number <= 4 else {}
-            minute = MinuteCounts(topics=counts_of, waits=waits)
+            limits = {Topic(TOPICS[1]): TopicRateLimit(200, 12), Topic(TOPICS[2]): TopicRateLimit(200, 0)}
+            minute = MinuteCounts(topics=counts_of, waits=waits, rate_limits=limits)
             await self.engine.activity.send("minutes", 0, encode_minute(at_ms, minute))
         self.engine.clock.set_ms(self.now_ms - PAST_MS)
 
@@ -246,7 +247,8 @@ class _Scene:
             )
         )
         await self.call("PUT", "/admin/pauses/clients/billing")
-        await self.call("PUT", "/admin/pauses/topics/partner-events")
+        reason = {"reason": "Their maintenance, till noon; ask Ana before you resume it"}
+        await self.call("PUT", "/admin/pauses/topics/partner-events", reason)
 
     async def jobs(self) -> None:
         """Jobs in each state: that runs, is paused, has ended, is deleted."""

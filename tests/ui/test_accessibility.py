@@ -16,7 +16,7 @@ _RUN: Final = """async (tags) => (await axe.run(document, {runOnly: tags})).viol
 
 
 async def violations(window: Window) -> list[str]:
-    """What axe finds on the page as it is. The script is evaluated by the browser's tools, past the page's policy."""
+    """The findings of axe on the page as it is. The script is evaluated by the browser's tools, past the page's policy."""
     await window.page.evaluate(AXE)
     found: list[Any] = await window.page.evaluate(_RUN, RULES)
     return [str(each) for each in found]

@@ -1,6 +1,10 @@
-"""What the dashboard does: create, move, change, fire, pause, fence; each says what it did."""
+"""Actions of the dashboard: create, move, change, fire, pause, fence; each says what it did."""
 
+import asyncio
 import json
+from datetime import UTC, datetime
+
+from playwright.async_api import Request
 
 from tests.support import builders
 from tests.ui.asking import HOUR_MS, asked, create, deliver, rows
@@ -45,6 +49,75 @@ async def test_a_time_that_does_not_exist_or_exists_twice_has_to_be_decided(wind
     assert await create_button.get_attribute("aria-disabled") is None
 
 
+async def test_a_time_zone_is_typed_and_one_that_is_unfinished_or_unknown_is_an_error_at_its_field(
+    window: Window,
+) -> None:
+    await window.open("/new?client=shop")
+    page = window.page
+    field = page.get_by_label("Time zone", exact=True)
+    for typed, said in (("Europe/Lon", "Europe/Lon is no time zone"), ("", "A time zone is needed")):
+        await field.fill("")
+        await field.press_sequentially(typed, delay=120)
+        await page.locator(".zone-field .field-error").get_by_text(said).wait_for()
+        assert await field.input_value() == typed
+        assert await field.get_attribute("aria-invalid") == "true"
+        assert await page.get_by_role("button", name="Create").get_attribute("aria-disabled") == "true"
+    await page.get_by_role("button", name="tomorrow").click()
+    assert await field.input_value() == "Europe/Berlin"
+    await page.locator("main").get_by_label("Date and time").fill("2027-03-27T12:00")
+    await field.fill("")
+    await field.press_sequentially("America/New_York", delay=20)
+    await page.get_by_text("2027-03-27T12:00:00.000-04:00", exact=True).wait_for()
+    assert await page.locator(".zone-field .field-error").count() == 0
+    window.quiet()
+
+
+async def test_a_form_that_was_left_is_found_again_as_it_was_until_it_is_sent(service: Service, window: Window) -> None:
+    async def leave_and_come_back() -> None:
+        await page.get_by_role("link", name="Cluster").click()
+        await window.heading("Cluster")
+        await page.go_back()
+        await window.heading("New schedule")
+
+    await window.open("/new?client=shop")
+    page = window.page
+    key, back = page.get_by_label("Schedule key"), page.get_by_text("What you had typed here is still there.")
+    await page.get_by_label("Topic").fill(builders.TOPIC)
+    await key.fill("order-1")
+    await leave_and_come_back()
+    await back.wait_for()
+    assert await key.input_value() == "order-1"
+    await page.get_by_role("button", name="Start with an empty form").click()
+    await back.wait_for(state="detached")
+    assert await key.input_value() == ""
+    await page.get_by_label("Topic").fill(builders.TOPIC)
+    await key.fill("order-2")
+    await page.get_by_role("button", name="Create", exact=True).click()
+    await page.get_by_text("Created, and durable.").wait_for()
+    await leave_and_come_back()
+    assert (await key.input_value(), await back.count()) == ("", 0)
+    window.quiet()
+
+
+async def test_a_time_that_is_past_is_told_and_a_move_says_how_far_from_the_time_that_was(
+    service: Service, window: Window
+) -> None:
+    await create(service, "one")
+    due_ms = (await asked(service, "GET", "/schedule/shop/one"))["scheduleTime"]
+    await window.open("/schedule?client=shop&key=one&tz=UTC")
+    await window.page.get_by_role("button", name="Move…").click()
+    dialog = window.page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="1 h later").click()
+    await dialog.get_by_text("1 h later than it is due now.").wait_for()
+    past = dialog.get_by_text("This time is past: it is due at once.")
+    assert await past.count() == 0
+    wall = datetime.fromtimestamp(due_ms / 1_000 - 86_400, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    await dialog.get_by_label("Date and time").fill(wall)
+    await past.wait_for()
+    await dialog.get_by_text("1 d earlier than it is due now.").wait_for()
+    window.quiet()
+
+
 async def test_what_the_service_finds_wrong_stands_at_its_field_and_the_form_is_kept(window: Window) -> None:
     await window.open("/new?client=shop")
     page = window.page
@@ -56,6 +129,38 @@ async def test_what_the_service_finds_wrong_stands_at_its_field_and_the_form_is_
     assert await page.locator("#topic").get_attribute("aria-invalid") == "true"
     await page.wait_for_function("() => document.activeElement?.id === 'topic'")
     assert await page.get_by_label("Schedule key").input_value() == "order-1"
+    await page.get_by_label("Topic").fill("no topic either")
+    await page.locator("#topic-error").wait_for(state="detached")
+    assert await page.locator("form .notice").count() == 0
+    window.quiet("400 (Bad Request)")
+
+
+async def test_of_several_wrong_fields_each_is_marked_and_told_once_and_the_first_is_seen_with_its_label(
+    service: Service, window: Window
+) -> None:
+    await create(service, "one")
+    await window.page.set_viewport_size({"width": 1280, "height": 500})
+    await window.open("/new?client=&tz=UTC")
+    page = window.page
+    await page.locator("#client").fill("no client")
+    await page.get_by_label("Schedule key").fill("a")
+    await page.get_by_label("Topic").fill(builders.TOPIC)
+    await page.get_by_text("Headers, guarantee, lateness").click()
+    await page.get_by_label("Headers").fill("clockwork-key: a")
+    await page.get_by_role("button", name="Create", exact=True).click()
+    await page.wait_for_function("() => document.activeElement?.id === 'client'")
+    await page.wait_for_function(
+        "() => document.querySelector('label[for=client]').getBoundingClientRect().top"
+        " >= document.querySelector('header.top').getBoundingClientRect().bottom"
+    )
+    assert await page.locator("#headers").get_attribute("aria-invalid") == "true"
+    notice = page.locator("form .notice")
+    told = await notice.inner_text()
+    for message in await notice.locator("li").all_inner_texts():
+        assert told.count(message.split(": ", 1)[1]) == 1
+    assert await notice.locator("li code").all_inner_texts() == ["clientId", "delivery.headers.clockwork-key"]
+    await page.locator("#client").fill("shop")
+    assert await notice.locator("li code").all_inner_texts() == ["delivery.headers.clockwork-key"]
     window.quiet("400 (Bad Request)")
 
 
@@ -73,6 +178,8 @@ async def test_a_schedule_is_moved_and_keeps_the_milliseconds_that_were_not_touc
     assert after["scheduleTime"] == before["scheduleTime"] + 24 * HOUR_MS
     await window.page.get_by_role("link", name="History", exact=True).click()
     await window.page.locator("tbody .status-superseded").wait_for()
+    # The schedule and its history are read each for itself.
+    await window.page.locator(".as-of").nth(1).wait_for()
     window.quiet()
 
 
@@ -159,6 +266,50 @@ async def test_fencing_names_all_shards_that_change_hands(service: Service, wind
     await dialog.get_by_label("Reason, for people").fill("stands still")
     await dialog.get_by_role("button", name="Fence it").click()
     await dialog.get_by_text("is fenced.").wait_for()
+    window.quiet()
+
+
+async def test_polls_share_answers_and_what_was_changed_or_asked_for_is_read_anew(
+    service: Service, window: Window
+) -> None:
+    await create(service, "one")
+    await deliver(service, "one")
+    reads: asyncio.Queue[Request] = asyncio.Queue()
+    window.page.on("request", lambda each: reads.put_nowait(each) if each.url.endswith("/admin/shards") else None)
+
+    async def next_read() -> str | None:
+        return await (await reads.get()).header_value("cache-control")
+
+    await window.open("/cluster")
+    await window.page.get_by_role("button", name="Fence shard 3").click()
+    assert await next_read() == "max-age=0"
+    await window.page.get_by_role("button", name="Fence it").click()
+    # The answer of before is shared for five seconds: the reader would not see what they have done.
+    await window.page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    assert await next_read() == "no-cache"
+    await rows(window).filter(has_text="owner fenced").first.wait_for()
+    await window.open("/cluster")
+    await window.settled()
+    assert await next_read() == "max-age=0"
+    await window.page.get_by_role("button", name="Refresh").last.click()
+    assert await next_read() == "no-cache"
+    window.quiet()
+
+
+async def test_the_overview_takes_the_recorded_forecast_even_after_a_change(service: Service, window: Window) -> None:
+    await window.open("/destinations")
+    await window.page.get_by_role("button", name="Pause…").first.click()
+    await window.page.get_by_label("Its name").fill(builders.TOPIC)
+    await window.page.get_by_role("button", name="Pause it").click()
+    await window.page.get_by_role("button", name=f"Resume topic {builders.TOPIC}").first.wait_for()
+    async with (
+        window.page.expect_request(lambda each: each.url.endswith("/forecast")) as forecast,
+        window.page.expect_request(lambda each: each.url.endswith("/admin/shards")) as shards,
+    ):
+        await window.page.get_by_role("link", name="Overview").first.click()
+    assert await (await shards.value).header_value("cache-control") == "no-cache"
+    assert await (await forecast.value).header_value("cache-control") == "max-age=0"
+    window.quiet()
 
 
 async def test_what_was_done_to_many_is_told_with_its_reason_and_its_answers(service: Service, window: Window) -> None:

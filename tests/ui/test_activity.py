@@ -1,4 +1,4 @@
-"""What happens, and who works, as the dashboard shows it."""
+"""Activity, destinations and the cluster, as the dashboard shows them."""
 
 from tests.support import builders
 from tests.ui.asking import asked, create, deliver, rows

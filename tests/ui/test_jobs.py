@@ -23,8 +23,47 @@ async def test_a_trigger_is_previewed_as_it_is_typed_with_changes_of_clocks_mark
     await window.page.get_by_label("Cron expression").fill("30 2 28 3 *")
     await window.page.locator(".fires .moved").first.wait_for()
     assert "gap" in await window.page.locator(".fires .note").first.inner_text()
-    await window.page.get_by_label("Cron expression").fill("61 * * * *")
-    await window.page.get_by_text("trigger.expression").wait_for()
+    window.quiet()
+
+
+async def test_what_is_wrong_with_a_trigger_stands_at_its_field_as_it_is_typed(window: Window) -> None:
+    page = window.page
+    await window.open("/new-job?client=shop")
+    expression = page.get_by_label("Cron expression")
+    await expression.fill("0 25 * * *")
+    await page.locator("#expression-error").wait_for()
+    assert await expression.get_attribute("aria-invalid") == "true"
+    assert await page.locator("#expression-hint").inner_text() == "minute, hour, day, month, weekday"
+    await page.get_by_text("None: the form says what is wrong.").wait_for()
+    # A digit as weekday has a meaning by dialect only.
+    await expression.fill("0 0 9 * * 1")
+    await page.locator("#dialect-error").get_by_text("is required").wait_for()
+    await page.get_by_label("Dialect").select_option("spring")
+    await page.locator(".fires li").nth(9).wait_for()
+    assert await page.locator(".field-error").count() == 0
+    sent = await page.get_by_role("group", name="What is sent").inner_text()
+    assert '"dialect": "spring"' in sent
+    window.quiet("400 (Bad Request)")
+
+
+async def test_a_recurrence_rule_begins_with_times(window: Window) -> None:
+    await window.open("/new-job?client=shop")
+    await window.page.get_by_label("Runs", exact=True).select_option("rrule")
+    await window.page.get_by_text("FREQ=WEEKLY;BYDAY=MO, ").wait_for()
+    await window.page.locator(".fires li").nth(9).wait_for()
+    window.quiet()
+
+
+async def test_what_a_create_refused_is_forgotten_once_the_field_is_changed(window: Window) -> None:
+    page = window.page
+    await window.open("/new-job?client=shop")
+    await page.get_by_label("Job id").fill("report")
+    topic = page.get_by_label("Topic")
+    await topic.fill("no such topic")
+    await page.get_by_role("button", name="Create", exact=True).click()
+    await page.locator("#topic-error").wait_for()
+    await topic.fill(builders.TOPIC)
+    await page.locator("#topic-error").wait_for(state="detached")
     window.quiet("400 (Bad Request)")
 
 
@@ -42,20 +81,18 @@ async def test_a_job_is_created_found_paused_run_resumed_deleted_and_restored(se
     await window.heading("report")
     await page.locator(".fires li").nth(9).wait_for()
 
-    async def act(button: str, verb: str) -> None:
+    async def act(button: str, verb: str, status: str) -> None:
         await page.get_by_role("button", name=button).click()
         await page.get_by_role("button", name=verb, exact=True).click()
+        # Also the page behind the answer shows what is so now.
+        await page.locator(f".why .status-{status}").wait_for()
         await page.get_by_role("dialog").get_by_role("button", name="Close").click()
 
-    await act("Pause…", "Pause it")
-    await page.locator(".why .status-paused").wait_for()
-    await act("Run now…", "Run it now")
-    await act("Resume…", "Resume it")
-    await page.locator(".why .status-active").wait_for()
-    await act("Delete…", "Delete it")
-    await page.locator(".why .status-deleted").wait_for()
-    await act("Restore…", "Restore it")
-    await page.locator(".why .status-active").wait_for()
+    await act("Pause…", "Pause it", "paused")
+    await act("Run now…", "Run it now", "paused")
+    await act("Resume…", "Resume it", "active")
+    await act("Delete…", "Delete it", "deleted")
+    await act("Restore…", "Restore it", "active")
     service.engine.clock.advance_ms(1_000)
     window.quiet()
 
@@ -72,6 +109,10 @@ async def test_a_change_of_a_job_sends_only_what_was_touched(service: Service, w
     await window.heading("report")
     changed = await asked(service, "GET", "/jobs/shop/report")
     assert (changed["description"], changed["version"], changed["taskData"]) == ("for the managers", 2, JOB["taskData"])
+    await window.page.get_by_role("link", name="Versions").click()
+    await rows(window).nth(1).wait_for()
+    # The job and its versions are read each for itself.
+    await window.page.locator(".as-of").nth(1).wait_for()
 
 
 async def test_runs_are_listed_with_their_results(service: Service, window: Window) -> None:

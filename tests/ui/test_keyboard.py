@@ -83,6 +83,25 @@ async def test_shortcuts_are_silent_in_fields_and_can_be_turned_off(window: Wind
     assert await window.page.get_by_role("dialog").count() == 0
 
 
+async def test_escape_leaves_the_search_and_letters_are_shortcuts_again(window: Window) -> None:
+    await window.open("/cluster")
+    await window.heading("Cluster")
+    keyboard = window.page.keyboard
+    for key in ("/", "Escape", "g", "s"):
+        await keyboard.press(key)
+    await window.heading("Schedules")
+    assert await window.page.locator("#search").input_value() == ""
+
+
+async def test_the_key_for_actions_leads_to_the_first_that_is_on(service: Service, window: Window) -> None:
+    await service.seed("shop")
+    await window.open("/schedules?client=shop&status=failed")
+    await window.until_rows("given-up")
+    for key in ("j", "x", "."):
+        await window.page.keyboard.press(key)
+    await window.focus_is("Retry…")
+
+
 async def test_a_time_is_shown_in_all_its_forms_to_copy(service: Service, window: Window) -> None:
     await create(service, "order-1")
     due_ms = (await asked(service, "GET", "/schedule/shop/order-1"))["scheduleTime"]

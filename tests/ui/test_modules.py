@@ -69,6 +69,14 @@ async def test_a_length_of_time_has_its_two_largest_units(window: Window, ms: in
         ("5/7 3 * * *", None),
         ("0 0 9 * * *", None),
         ("0 6 * * FRI#2", None),
+        ("*/7 * * * *", None),
+        # Words that look right would hide what is wrong.
+        ("0 25 * * *", None),
+        ("61 * * * *", None),
+        ("0 9 32 * *", None),
+        ("0 9 * 13 *", None),
+        ("0 9 * * 8", None),
+        ("*/0 * * * *", None),
     ],
 )
 async def test_a_cron_expression_is_told_in_words_or_left_alone(
@@ -111,6 +119,27 @@ async def test_a_part_of_json_is_the_text_that_was_sent(window: Window) -> None:
     pretty = await result(window, "parts/json.js", f"m.pretty({json.dumps(text)})")
     assert "12345678901234567890.10" in pretty
     assert "1e400" in pretty
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (' {"a": [1, -0.5e+7, true, null, "\\u00e9\\n"], "b": {}}\n', None),
+        ('{"a": x}', "see line 1, column 7."),
+        ('{\n  "a": 1,\n  "b": 01\n}', "see line 3, column 9."),
+        ('{"a": 1,}', "see line 1, column 9."),
+        ('{"a" 1}', "see line 1, column 6."),
+        ("[1 2]", "see line 1, column 4."),
+        ("[1, 2}", "see line 1, column 6."),
+        ('["\\x"]', "see line 1, column 2."),
+        ("1 2", "see line 1, column 3."),
+        ('{"a": [1', "it ends too early."),
+        ("  ", "it is empty."),
+    ],
+)
+async def test_the_place_is_told_at_which_a_text_is_no_json(window: Window, text: str, fault: str | None) -> None:
+    said = await result(window, "parts/json.js", f"m.jsonFault({json.dumps(text)})")
+    assert said == (fault and f"This is no JSON: {fault}")
 
 
 async def test_a_text_for_the_shell_is_quoted(window: Window) -> None:
@@ -160,3 +189,30 @@ async def test_what_is_fired_or_retried_is_the_version_that_was_seen(window: Win
 async def test_a_header_may_have_any_name(window: Window) -> None:
     found = await result(window, "parts/form.js", "JSON.stringify(m.headersOf('__proto__: a\\nconstructor: b'))")
     assert found == '{"__proto__":"a","constructor":"b"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":9007199254740993,"b":[-18446744073709551615,0],"c":1}',
+        '{"a":9007199254740991,"b":0.5,"c":"9007199254740993"}',
+    ],
+)
+async def test_an_integer_goes_through_the_page_as_it_was_written(window: Window, text: str) -> None:
+    assert await result(window, "state/exact.js", f"m.jsonText(m.parseJson({json.dumps(text)}))") == text
+
+
+async def test_only_an_integer_that_a_double_rounds_is_none_of_javascripts_numbers(window: Window) -> None:
+    numbers = "[9007199254740992, 9007199254740991, -9007199254740993, 1e20, 0.12345678901234567]"
+    kinds = await result(window, "state/exact.js", f"m.parseJson('{numbers}').map((each) => typeof each)")
+    assert kinds == ["bigint", "number", "bigint", "number", "number"]
+
+
+async def test_a_call_that_only_reads_has_nothing_read_past_shared_answers(window: Window) -> None:
+    async def next_read_after(call: str) -> str | None:
+        async with window.page.expect_request("**/clients") as asked:
+            await result(window, "state/api.js", f"(await m.call({call}).catch(() => null), m.call('GET', '/clients'))")
+        return await (await asked.value).header_value("cache-control")
+
+    assert await next_read_after("'POST', '/schedules/get', {body: {schedules: []}}") == "max-age=0"
+    assert await next_read_after("'POST', '/schedules/cancel', {body: {schedules: []}}") == "no-cache"

@@ -1,6 +1,6 @@
 """Pictures of every page at three widths and in both themes, for people to look at: in ui-results/, not compared.
 
-Nothing is asserted but that each page has its heading and no part of it is wider than the window.
+Nothing is asserted but that each page has its heading, no part of it is wider than the window, and no table is cut.
 """
 
 import os
@@ -30,6 +30,17 @@ async def test_each_page_fits_its_window(browser: Browser, width: str, theme: st
             await window.settled()
             await window.page.screenshot(path=RESULTS / f"{name}-{width}-{theme}.png", full_page=True)
             assert await window.page.evaluate("document.documentElement.scrollWidth") <= size["width"], name
+
+
+async def test_no_table_is_cut_on_a_small_laptop(browser: Browser) -> None:
+    cut = "() => [...document.querySelectorAll('.table-box')].filter((box) => box.scrollWidth > box.clientWidth)"
+    async with a_scene() as service, opened(browser, service.url, viewport={"width": 1280, "height": 800}) as window:
+        for name, path, heading in PAGES:
+            await window.open(path)
+            await window.heading(heading)
+            await window.settled()
+            names = await window.page.evaluate(f"({cut})().map((box) => box.getAttribute('aria-label'))")
+            assert names == [], name
 
 
 @pytest.mark.skipif("CLOCKWORK_UI_PICTURES" not in os.environ, reason="writes docs/pictures")

@@ -1,5 +1,7 @@
 """The list of a client's schedules."""
 
+from datetime import datetime
+
 from playwright.async_api import Browser
 
 from tests.ui.asking import asked, create, deliver, rows
@@ -144,5 +146,29 @@ async def test_a_search_finds_a_key_in_all_known_clients_and_a_schedule_by_its_d
     await search.press("Enter")
     await window.until_rows("order-1")
     await window.open("/search?q=unknown")
-    await window.page.get_by_text("Nothing is known under unknown.").wait_for()
+    await window.page.get_by_text("No schedule with the key unknown was found.").wait_for()
+    window.quiet()
+
+
+async def test_a_search_for_the_name_of_a_client_leads_to_its_schedules(service: Service, window: Window) -> None:
+    await create(service, "order-1")
+    await service.recorded()
+    await window.open("/search?q=shop")
+    await window.page.get_by_text("No schedule with the key shop was found.").wait_for()
+    await window.page.get_by_role("link", name="All schedules of shop").click()
+    await window.until_rows("order-1")
+    window.quiet()
+
+
+async def test_a_history_tells_where_a_schedule_was_moved_to(service: Service, window: Window) -> None:
+    await create(service, "order-1")
+    to_ms = service.engine.clock.now_ms() // 1_000 * 1_000 + 7_200_000
+    await asked(service, "PUT", "/schedule/shop/order-1", {"scheduleTime": to_ms})
+    await window.open("/schedule?client=shop&key=order-1&tab=history")
+    where = rows(window).get_by_text("moved to").locator("time")
+    told = await where.get_attribute("datetime")
+    assert told is not None
+    assert datetime.fromisoformat(told).timestamp() * 1_000 == to_ms
+    # The service keeps no content of what was moved away: no column stands empty.
+    assert "Version" not in await window.page.locator("main thead").inner_text()
     window.quiet()

@@ -17,7 +17,7 @@ _HAND: Final = """() => ({
 
 
 async def refresh(window: Window) -> None:
-    """What the page does every few seconds, at once."""
+    """Does at once what the page does every few seconds."""
     async with window.page.expect_response(lambda answer: "/schedules?" in answer.url and "/ui/" not in answer.url):
         await window.page.evaluate("document.querySelector('main .as-of button').click()")
     await window.page.wait_for_function("() => !document.querySelector('main .as-of button').disabled")

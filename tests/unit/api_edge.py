@@ -13,7 +13,7 @@ from clockwork.access.oidc_login import OidcLogin
 from clockwork.access.sessions import Sessions
 from clockwork.domain.schedule import ClientId, EndState, Row, Schedule, ScheduleKey
 from clockwork.http.server import HttpServer, make_app
-from clockwork.http.sessions import About
+from clockwork.http.sessions import ClusterInfo
 from clockwork.http.ui import UiPages
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
@@ -85,7 +85,7 @@ class Edge:
     server: HttpServer
     session: aiohttp.ClientSession
     limits_ns: list[int]
-    """What the limits take for the time; a test sets the only one."""
+    """The time of the limits; a test sets the only one."""
 
     async def ask(self, method: str, path: str, **given: Any) -> Answer:
         """`path` goes out as it is, percent-encoding and all. Every answer of 400 and above is checked for its form."""
@@ -158,7 +158,7 @@ async def open_edge(
     lists: bool = True,
     ui: UiPages | None = None,
     sessions: Sessions | None = None,
-    about: About | None = None,
+    cluster_info: ClusterInfo | None = None,
     login: OidcLogin | None = None,
     **settings: Any,
 ) -> AsyncIterator[Edge]:
@@ -182,9 +182,9 @@ async def open_edge(
         telemetry,
         gate=gate,
         ui=ui,
-        about=about,
+        cluster_info=cluster_info,
         login=login,
-        outlook=engine.outlook,
+        query_services=engine.query_services,
         clients=engine.clients,
     )
     async with (

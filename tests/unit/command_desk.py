@@ -60,7 +60,7 @@ class Desk:
         return read_schedule(self.body(data), cluster="clockwork", now_ms=now_ms, traceparent=None)
 
     def body(self, data: Any = 1) -> dict[str, Any]:
-        """Of a create."""
+        """The body of a create."""
         due_ms = self.engine.clock.now_ms() + 3_600_000
         return a_request(scheduleTime=due_ms, taskData=data, delivery={"topic": builders.TOPIC}, **KEY)
 
@@ -82,7 +82,7 @@ class Desk:
         return self.log.append(key, value, at_ms=self.engine.clock.now_ms(), **more)
 
     async def settle(self) -> None:
-        """Until all commands are worked off."""
+        """Returns when all commands are worked off."""
         async with self.running():
             await self.log.until_worked_off()
 
@@ -101,7 +101,7 @@ class Desk:
         self.log.committed[0] = self.log.noted[0] = begin
 
     async def now(self) -> ScheduleView | None:
-        """What stands under `KEY`."""
+        """The schedule under `KEY`."""
         return await self.engine.find(ClientId("shop"), ScheduleKey("order-1"))
 
     async def data(self) -> bytes:

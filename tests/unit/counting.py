@@ -19,9 +19,9 @@ class FakeCount:
     """Counts what the test says there is, as often as it is asked."""
 
     found: int = 0
-    """Of each client."""
+    """Pending schedules of each client."""
     stored: Counter[str] = field(default_factory=Counter)
-    """Of single clients besides."""
+    """Those of single clients besides."""
     error: Exception | None = None
     asked: list[tuple[str, int]] = field(default_factory=list)
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,12 +50,12 @@ async def counting(limit: PendingLimit) -> AsyncIterator[PendingLimit]:
 
 @contextmanager
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody waits for a count, so that a test need not."""
+    """No request waits for a count, so that a test need not."""
     with monkeypatch.context() as patched:
         patched.setattr(pending, "WAIT_S_MAX", 0.0)
         yield
 
 
 def count_again_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """What seems full may be counted then."""
+    """Lets a client that seems to have no room be counted again after so long."""
     monkeypatch.setattr(quota, "AGAIN_S", seconds)

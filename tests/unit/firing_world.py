@@ -131,7 +131,7 @@ class Process:
 
 
 class FiringWorld:
-    """What the processes share."""
+    """The services that the processes share."""
 
     def __init__(self) -> None:
         self.clock = LoopClock(builders.DUE_MS)

@@ -22,17 +22,18 @@ from clockwork.access.gate import Gate
 from clockwork.access.keys import KeyEntry, KeyRing, hash_of
 from clockwork.access.keys_command import entry
 from clockwork.access.sessions import Sessions
+from clockwork.domain.destination import Topic
 from clockwork.domain.jobs.calendar import CALENDARS_OF_CLIENT_MAX
 from clockwork.domain.ownership import ProcessId
 from clockwork.domain.registry import ProcessReport
 from clockwork.domain.rights import Right
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import StoreUnavailable
+from clockwork.errors import RefusalCause, StoreUnavailable
 from clockwork.http import openapi
 from clockwork.http.routes import Route
 from clockwork.http.server import HttpServer, make_app
-from clockwork.http.sessions import About
+from clockwork.http.sessions import ClusterInfo
 from clockwork.http.ui import UiPages
 from clockwork.node.readiness import Role
 from clockwork.observability.activity import RecordingTelemetry
@@ -55,7 +56,7 @@ ERROR_ID: Final = "5b1e7c7a11f0a1b2"
 RELEASE: Final = "1.4.0"
 """In the place of the present one."""
 KEY: Final = f"cw_0123456789abcdef_{'A' * 43}"
-"""Of no key file but this test's."""
+"""A key of no key file but this test's."""
 
 
 @dataclass
@@ -136,7 +137,7 @@ async def record() -> dict[str, Any]:
         await _many(recorder)
         await _jobs(recorder)
         await _operations(recorder)
-        await _outlook(recorder)
+        await _why_upcoming_forecast_search(recorder)
         await _activity(recorder)
         await _problems(recorder)
     limits = CreateLimits(creates_per_second=1, monotonic_ns=lambda: 0)
@@ -189,10 +190,12 @@ def _with_sessions(engine: Engine, folder: Path) -> web.Application:
     settings, clock = UiSettings(), engine.context.clock
     ring = KeyRing(path, clock, NoTelemetry())
     gate = Gate(ring, NoTelemetry(), Sessions(settings, clock, keys=ring, https=False))
-    about = About(auth="keys", cluster="clockwork", banner="production")
+    cluster_info = ClusterInfo(auth="keys", cluster="clockwork", banner="production")
     ui = UiPages(settings, auth="keys", https=False)
     http = HttpSettings(port=0, checks_host=False)
-    return make_app(engine.requests, http, readiness(Role.ALL), NoTelemetry(), gate=gate, ui=ui, about=about)
+    return make_app(
+        engine.requests, http, readiness(Role.ALL), NoTelemetry(), gate=gate, ui=ui, cluster_info=cluster_info
+    )
 
 
 async def _access(r: Recorder) -> None:
@@ -511,13 +514,18 @@ async def _activity(r: Recorder) -> None:
     await r.ask("listNodes", "two", 200)
 
 
-async def _outlook(r: Recorder) -> None:
+async def _why_upcoming_forecast_search(r: Recorder) -> None:
     for key in ("order-1", "order-7"):
         await r.ask("explainSchedule", "ended" if key == "order-1" else "not_due", 200, path=_path(key))
     await r.ask("pauseClient", None, 200, path={"clientId": "shop"})
-    await r.ask("createSchedule", None, 201, body=_create("order-11", scheduleTime=0))
+    due = await r.ask("createSchedule", None, 201, body=_create("order-11", scheduleTime=0))
     await r.ask("explainSchedule", "paused", 200, path=_path("order-11"))
     await r.ask("resumeClient", None, 200, path={"clientId": "shop"})
+    await r.engine.own(ShardId(due["shard"]))
+    waits = r.engine.destination_waits
+    waits.refused(Topic(TOPIC), RefusalCause.TRANSIENT, "not_enough_replicas", now_ms=r.engine.clock.now_ms())
+    await r.ask("explainSchedule", "destination_waits", 200, path=_path("order-11"))
+    waits.succeeded(Topic(TOPIC))
     await r.ask("listUpcoming", "page", 200, query={"limit": "2"})
     now_ms = r.engine.clock.now_ms()
     window = {"from": str(now_ms), "to": str(now_ms + 180_000)}

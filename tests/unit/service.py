@@ -15,7 +15,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.errors import Unauthenticated
 from clockwork.http.operations import AdminParts
 from clockwork.http.server import HttpServer, make_app
-from clockwork.http.sessions import About
+from clockwork.http.sessions import ClusterInfo
 from clockwork.http.ui import UiPages
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
@@ -108,7 +108,7 @@ def app_of(
     limits: CreateLimits = NO_LIMITS,
     pending: PendingLimit = NO_PENDING_LIMIT,
     ui: UiPages | None = None,
-    about: About | None = None,
+    cluster_info: ClusterInfo | None = None,
 ) -> web.Application:
     return make_app(
         RequestService(context=engine.context, rate_limits=limits, pending=pending),
@@ -116,19 +116,19 @@ def app_of(
         FakeReadiness(),
         NoTelemetry(),
         gate=gate,
-        outlook=engine.outlook,
+        query_services=engine.query_services,
         admin=AdminParts(
             pausing=engine.pauser,
             letters=engine.letters,
             discards=engine.discarder,
-            survey=engine.survey,
-            nodes=engine.nodes,
+            shards=engine.shard_admin,
+            processes=engine.processes,
             scan=engine.scan,
         ),
         tail=engine.tail,
         clients=engine.clients,
         ui=ui or UiPages(UiSettings(), auth="none", https=False),
-        about=about,
+        cluster_info=cluster_info,
     )
 
 
@@ -140,11 +140,11 @@ async def open_service(
     limits: CreateLimits = NO_LIMITS,
     pending: PendingLimit = NO_PENDING_LIMIT,
     ui: UiPages | None = None,
-    about: About | None = None,
+    cluster_info: ClusterInfo | None = None,
 ) -> AsyncIterator[Service]:
     """Activity is followed while the block lasts; recorded, if the engine's telemetry does."""
     engine = engine or Engine()
-    app = app_of(engine, gate, limits, pending, ui, about)
+    app = app_of(engine, gate, limits, pending, ui, cluster_info)
     async with HttpServer(app, HttpSettings(port=0)) as server, _activity(engine):
         yield Service(engine, f"http://127.0.0.1:{server.port}")
 

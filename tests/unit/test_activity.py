@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -23,6 +23,7 @@ from clockwork.domain.activity import (
     MinuteCounts,
     ScheduleChange,
     ShardsForecast,
+    TopicRateLimit,
     TopicWait,
     largest_topics,
     lateness_bucket_index,
@@ -151,7 +152,9 @@ async def test_what_is_told_to_the_metrics_becomes_an_event_with_its_place_and_i
     world.telemetry.schedule("created", a_change())
     world.telemetry.refused(row, "record_too_large", 1)
     world.deliver(row)
-    world.telemetry.failed(row.schedule.guarantee, row, Failure(reason="expired", attempts=0), None)
+    world.telemetry.failed(
+        row.schedule.guarantee, row, Failure(reason="expired", attempts=1, last_refusal="record_too_large"), None
+    )
     world.telemetry.action(Action(kind="paused", by="ana", topic=builders.TOPIC, reason="broker move"))
     await world.flush()
 
@@ -161,7 +164,9 @@ async def test_what_is_told_to_the_metrics_becomes_an_event_with_its_place_and_i
     assert by_kind["created"] == Event("created", NOW_MS, *where, by="ana")
     assert by_kind["refused"] == Event("refused", NOW_MS, *where, "record_too_large", attempts=1, delivery_id=delivery)
     assert by_kind["delivered"] == Event("delivered", row.due_ms + 5, *where, None, 5, 0, 7, 1, delivery_id=delivery)
-    assert by_kind["dropped"] == Event("dropped", NOW_MS, *where, "expired", attempts=0, delivery_id=delivery)
+    assert by_kind["dropped"] == Event(
+        "dropped", NOW_MS, *where, "expired", attempts=1, delivery_id=delivery, last_refusal="record_too_large"
+    )
     assert by_kind["paused"] == Event("paused", NOW_MS, topic=builders.TOPIC, by="ana", reason="broker move")
     assert world.counter("events", "sent") == 5
 
@@ -356,7 +361,42 @@ def test_the_topics_that_waited_longest_come_back_with_their_minute() -> None:
     wrong_ones: list[object] = [[], {"a": 5}, {"a": [5]}, {"a": ["5", "x"]}, {"a": [5, "x", 1]}]
     for wrong in wrong_ones:
         with pytest.raises(ValueError):
-            decode_minute(zlib.compress(orjson.dumps([*row[:4], wrong])))
+            decode_minute(zlib.compress(orjson.dumps([*row[:4], wrong, row[5]])))
+
+
+def test_the_rate_limits_of_the_largest_topics_come_back_with_their_minute() -> None:
+    names = [Topic(f"topic-{n}") for n in range(TOPICS_SHOWN + 1)]
+    minute = MinuteCounts(rate_limits={name: TopicRateLimit(50, 3) for name in names})
+    for number, name in enumerate(names):
+        minute.of(name)[DELIVERED] = 100 - number
+    value = encode_minute(NOW_MS, minute)
+    assert decode_minute(value)[1].rate_limits == {name: TopicRateLimit(50, 3) for name in names[:-1]}
+    row = orjson.loads(zlib.decompress(value))
+    wrong_ones: list[object] = [[], {"a": 5}, {"a": [5]}, {"a": [5, "x"]}, {"a": [5, True]}, {"a": [5, 1, 1]}]
+    for wrong in wrong_ones:
+        with pytest.raises(ValueError):
+            decode_minute(zlib.compress(orjson.dumps([*row[:5], wrong])))
+
+
+async def test_a_minute_asks_for_the_rate_limits_of_the_topics_that_were_delivered_to() -> None:
+    # A process that only accepts counts creates for a topic, and its settings say nothing of how fast others deliver to it.
+    world = World()
+    asked: list[list[Topic]] = []
+
+    def limits(delivered_to: Iterable[Topic]) -> dict[Topic, TopicRateLimit]:
+        asked.append(list(delivered_to))
+        return {topic: TopicRateLimit(5, 0) for topic in asked[-1]}
+
+    world.recorder.take_rate_limits = limits
+    world.deliver()
+    world.telemetry.schedule("created", a_change(topic=Topic("accepted-alone")))
+    world.clock.advance_ms(60_000)
+    await world.flush()
+
+    (minute,) = [decode_minute(each.value)[1] for each in world.log.records if each.stream == "minutes"]
+    assert asked == [[builders.TOPIC]]
+    assert minute.rate_limits == {builders.TOPIC: TopicRateLimit(5, 0)}
+    assert minute.topics.keys() == {builders.TOPIC, "accepted-alone"}
 
 
 def a_forecast(shards: range, as_of_ms: int = NOW_MS, **more: Any) -> ShardsForecast:
@@ -648,7 +688,7 @@ async def test_a_day_of_minutes_is_added_in_many_turns_of_the_event_loop_and_min
 
 
 def taken(*minutes: tuple[int, range | None]) -> ActivityTail:
-    """What follows the records of processes: for each the minutes that it is old, and its shards; None: no forecast."""
+    """A tail that has taken the records of processes: for each its age in minutes, and its shards; None: no forecast."""
     clock = ManualClock(NOW_MS)
     tail = ActivityTail(Log(clock), clock)
     for offset, (age_minutes, shards) in enumerate(minutes):

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from clockwork.domain.ownership import IncarnationId, ShardClaim
+from clockwork.domain.pauses import PauseKind, Pauses
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import Fenced, StoreUnavailable, Unreadable
@@ -18,8 +19,8 @@ from clockwork.kafka.memory.wakeups import DirectWaker
 from clockwork.operations.shards import FencedOwner, ShardAdmin
 from clockwork.requests.results import Cancelled
 from clockwork.settings.model import IntakeSettings
-from clockwork.stores.memory.store import MemoryScheduleSearch
-from tests.support.builders import DUE_MS, row, schedule
+from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch
+from tests.support.builders import DUE_MS, TOPIC, row, schedule
 from tests.support.engine import SHARD, SHARDS, Engine
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.firing_world import SHARDS as WORLD_SHARDS
@@ -37,7 +38,7 @@ async def asked(service: Service, path: str, key: str = "none") -> tuple[int, An
 
 
 async def takes(engine: Engine, incarnation: IncarnationId, *shards: int) -> None:
-    """The incarnation takes these shards, whoever has them."""
+    """The incarnation takes these shards from any owner."""
     if incarnation not in engine.store.nodes:
         await engine.store.start_incarnation(incarnation, node="host:7")
     states = await engine.store.read_shards([ShardId(shard) for shard in shards])
@@ -64,13 +65,59 @@ async def test_each_shard_is_shown_with_its_owner_and_how_late_it_is() -> None:
     found = {each["shard"]: each for each in document["shards"]}
     assert list(found) == list(range(SHARDS))
     owner = {"owner": lease.incarnation.id, "node": "host:1", "epoch": 1, "floor": 0, "frontier": 0}
-    assert found[SHARD] == {"shard": SHARD, **owner, "oldestDue": DUE_MS, "lagMs": 2_500}
+    assert found[SHARD] == {"shard": SHARD, **owner, "oldestDue": DUE_MS, "oldestTopic": TOPIC, "lagMs": 2_500}
     assert found[1] == {"shard": 1, "epoch": 1, "floor": DUE_MS + 7, "lagMs": 0}
     fenced = {"owner": ONE, "node": "host:7", "frontier": DUE_MS, "fencedAt": DUE_MS + 1}
     assert found[2] == {"shard": 2, **fenced, "epoch": 1, "floor": 0, "lagMs": 0}
     assert found[4] == {"shard": 4, "epoch": 0, "floor": 0, "lagMs": 0}
     assert "2.5 s" in table
     assert "(fenced)" in table
+
+
+async def test_a_shard_whose_first_row_is_held_back_by_a_pause_says_so_as_long_as_it_is_late() -> None:
+    engine = Engine()
+    await engine.put(row(shard=ShardId(1)), row(schedule(topic="other"), shard=ShardId(2)))
+    await engine.pauser.pause(PauseKind.TOPIC, TOPIC, by="ana")
+
+    async def paused() -> dict[int, bool]:
+        return {
+            each.shard: each.oldest_paused
+            for each in await engine.shard_admin.shards()
+            if each.oldest_due_ms is not None
+        }
+
+    assert await paused() == {1: False, 2: False}
+    engine.at_due(2_500)
+    assert await paused() == {1: True, 2: False}
+    async with open_service(engine) as service:
+        _, document = await asked(service, "/admin/shards")
+        assert [each["shard"] for each in document["shards"] if each.get("oldestPaused")] == [1]
+        assert (await admin(service, "shards")).output.count("2.5 s (paused)") == 1
+
+
+class CountedPauses(MemoryPauses):
+    """Pauses, the reads of which are counted."""
+
+    reads = 0
+    error: Exception | None = None
+
+    async def read_pauses(self) -> Pauses:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        return await super().read_pauses()
+
+
+async def test_pauses_are_read_only_while_a_shard_is_late_and_hide_no_shard_if_they_cannot_be() -> None:
+    engine = Engine()
+    engine.shard_admin._pauses = pauses = CountedPauses()
+    await engine.put(row())
+    await engine.shard_admin.shards()
+    assert pauses.reads == 0
+    engine.at_due(2_500)
+    pauses.error = Unreadable("x")
+    found = await engine.shard_admin.shards()
+    assert (pauses.reads, found[SHARD].lag_ms, found[SHARD].oldest_paused) == (1, 2_500, False)
 
 
 async def test_what_cannot_be_shown_of_one_shard_hides_no_other() -> None:
@@ -88,7 +135,7 @@ async def test_what_cannot_be_shown_of_one_shard_hides_no_other() -> None:
         return await read_nodes(incarnations)
 
     engine.store.read_nodes = unreadable  # type: ignore[method-assign]
-    views = await engine.survey.shards()
+    views = await engine.shard_admin.shards()
     assert ["no node works on it" in (views[0].problem or ""), views[0].state] == [True, None]
     assert (views[1].problem, views[1].owner) == (f"its owner, incarnation {ONE}, has no item", None)
     assert (views[2].problem, views[2].owner) == (f"incarnation {TWO}: no frontier", None)
@@ -160,7 +207,7 @@ async def test_what_a_fenced_owner_still_delivers_is_known_to_the_next_and_was_n
     await engine.one_pass(lease)  # its slot is initialised by now
     engine.at_due()
     await lease.incarnation.raise_frontier()
-    await engine.survey.fence(SHARD)
+    await engine.shard_admin.fence(SHARD)
     refused = await engine.cancel(sent.schedule.client_id, sent.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
     await engine.one_pass(lease)
@@ -188,7 +235,7 @@ async def test_a_fence_whose_answer_was_lost_is_the_same_fence() -> None:
 
     engine.store.fence = lossy  # type: ignore[method-assign]
     began_ms = engine.clock.now_ms()
-    found = await engine.survey.fence(SHARD)
+    found = await engine.shard_admin.fence(SHARD)
     assert isinstance(found, FencedOwner)
     assert (found.owner.incarnation, found.owner.fenced_at_ms, found.shards) == (ONE, began_ms, (SHARD,))
 
@@ -209,8 +256,14 @@ async def test_an_owner_with_nothing_due_meets_the_fence_at_once() -> None:
         process.assign(*range(WORLD_SHARDS))
         settings = IntakeSettings(shards=WORLD_SHARDS)
         waker = DirectWaker(process.supervisor.tell)
-        survey = ShardAdmin(
-            world.store, MemoryScheduleSearch(world.store), waker, world.clock, random.Random(1), settings
+        shards = ShardAdmin(
+            world.store,
+            MemoryScheduleSearch(world.store),
+            MemoryPauses(),
+            waker,
+            world.clock,
+            random.Random(1),
+            settings,
         )
         for number in range(1, 6):
             owner, next_owner = process.incarnation(number), process.incarnation(number + 1)
@@ -219,7 +272,7 @@ async def test_an_owner_with_nothing_due_meets_the_fence_at_once() -> None:
             await world.until(partial(has_come, world, f"k{number}"))
             # At another moment after the delivery each time, and at another one between two scans.
             await asyncio.sleep(120 + 0.17 * number)
-            found = await survey.fence(ShardId(2))
+            found = await shards.fence(ShardId(2))
             assert isinstance(found, FencedOwner)
             assert found.shards == tuple(range(WORLD_SHARDS))
             await world.until(partial(world.store.nodes.__contains__, next_owner), within_s=0.5)

@@ -1,4 +1,4 @@
-"""What is done by hand is recorded with its person, scope, number, answers and reason: in activity and in the log."""
+"""Work by hand is recorded with its person, scope, number, answers and reason: in activity and in the log."""
 
 import logging
 from typing import Any
@@ -19,6 +19,7 @@ KEYS = {
     "ana": Principal(name="ana", clients=EVERYTHING, topics=EVERYTHING, rights=frozenset(Right)),
     "eve": Principal(name="eve", clients=names_of(["eve"]), topics=EVERYTHING, rights=frozenset(Right)),
 }
+OPERATOR = Principal(name="op", clients=names_of(["shop"]), topics=EVERYTHING, rights=frozenset({Right.OPERATE}))
 REASON = "broker move 🚚 till noon"
 
 
@@ -42,7 +43,7 @@ async def sent(service: Service, method: str, path: str, body: Any = None, *, ke
 
 
 async def actions(service: Service) -> list[dict[str, Any]]:
-    """What was recorded, without times."""
+    """The records, without times."""
     await service.recorded()
     kinds = "paused,resumed,fenced,job_paused,batch_cancelled,batch_fired,batch_retried,batch_discarded"
     _, document = await sent(service, "GET", f"/events?kind={kinds}")
@@ -89,6 +90,48 @@ async def test_a_pause_and_a_fence_are_recorded_with_the_reason_that_was_given(
             "principal": "ana",
         },
     ]
+
+
+@pytest.mark.parametrize(
+    ("rights", "clients", "topics", "of_client", "of_topic"),
+    [
+        ({Right.READ}, "shop", "*", True, True),
+        ({Right.READ, Right.ADMIN}, "other", "other", False, True),
+        ({Right.OPERATE}, "*", "*", False, False),
+        ({Right.ADMIN}, "*", "*", False, False),
+    ],
+)
+async def test_a_pause_tells_its_reason_to_all_who_see_it_and_its_person_to_those_who_may_see_its_event(
+    rights: set[Right], clients: str, topics: str, of_client: bool, of_topic: bool
+) -> None:
+    reader = Principal(name="reader", clients=names_of([clients]), topics=names_of([topics]), rights=frozenset(rights))
+    async with open_service(await seeded(), gate=gate_of({**KEYS, "reader": reader})) as service:
+        for path in ("clients/shop", f"topics/{builders.TOPIC}"):
+            assert (await sent(service, "PUT", f"/admin/pauses/{path}", {"reason": REASON}))[0] == 200
+        since_ms = service.engine.clock.now_ms()
+        _, shown = await sent(service, "GET", "/admin/pauses", key="reader")
+
+    assert shown == {
+        "clients": [{"name": "shop", "since": since_ms - 1, "reason": REASON} | ({"by": "ana"} if of_client else {})],
+        "topics": [{"name": builders.TOPIC, "since": since_ms, "reason": REASON} | ({"by": "ana"} if of_topic else {})],
+    }
+
+
+async def test_one_who_paused_is_named_to_oneself() -> None:
+    async with open_service(await seeded(), gate=gate_of({**KEYS, "op": OPERATOR})) as service:
+        _, shown = await sent(service, "PUT", "/admin/pauses/clients/shop", key="op")
+
+    assert [each["by"] for each in shown["clients"]] == ["op"]
+
+
+@pytest.mark.parametrize("reason", ["", "a\nb", "\x7f", "r" * 1_025])
+async def test_a_reason_of_a_pause_is_bounded_and_has_no_control_characters(reason: str) -> None:
+    engine = await seeded()
+    async with open_service(engine, gate=gate_of(KEYS)) as service:
+        status, document = await sent(service, "PUT", "/admin/pauses/clients/shop", {"reason": reason})
+
+    assert (status, document["errors"][0]["field"]) == (400, "reason")
+    assert engine.pauses.stored.version == 0
 
 
 async def test_a_batch_is_recorded_as_a_whole_with_its_number_and_its_answers(

@@ -5,7 +5,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clockwork.domain.activity import DELIVERED, MINUTE_MS, Action, MinuteCounts, TopicWait
+from clockwork.domain.activity import DELIVERED, MINUTE_MS, Action, MinuteCounts, TopicRateLimit, TopicWait
 from clockwork.domain.destination import Topic
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.sharding import ShardId
@@ -171,7 +171,7 @@ async def test_the_next_hour_is_shown_as_it_was_recorded_to_keys_that_cover_ever
         assert recorder is not None
         made_at_ms = engine.clock.now_ms()
         forecasts = ShardForecasts(
-            forecaster=engine.outlook.forecaster,
+            forecaster=engine.query_services.forecaster,
             clock=engine.clock,
             telemetry=NoTelemetry(),
             shards=lambda: frozenset(map(ShardId, range(SHARDS))),
@@ -261,6 +261,34 @@ async def test_topics_that_take_no_records_are_told_with_since_when_and_why_to_t
         await service.recorded()
         _, document = await got(session, "/minutes", "admin")
         assert document["waiting"] == []
+
+
+async def test_the_rate_limit_of_a_topic_is_that_of_the_processes_which_deliver_to_it() -> None:
+    engine = a_recording_engine()
+    begin_ms = engine.clock.now_ms() // MINUTE_MS * MINUTE_MS
+    engine.clock.advance_ms(3 * MINUTE_MS + 10_000)
+
+    async def tell(after_ms: int, topic: Topic, *limits: tuple[int, int]) -> None:
+        """A record of each process with a limit."""
+        for limit in limits:
+            minute = MinuteCounts(rate_limits={topic: TopicRateLimit(*limit)})
+            minute.of(topic)[DELIVERED] = 1
+            await engine.activity.send("minutes", 0, encode_minute(begin_ms + after_ms, minute))
+
+    async with open_service(engine, gate=gate_of(KEYS)) as service, aiohttp.ClientSession(service.url) as session:
+        await tell(0, builders.TOPIC, (10, 9))
+        await tell(MINUTE_MS, builders.TOPIC, (50, 1), (50, 2))
+        await tell(2 * MINUTE_MS, Topic("billing"), (7, 0))
+        await service.recorded()
+        _, document = await got(session, "/minutes", "admin")
+        _, covered = await got(session, "/minutes", "topic")
+
+    limits = {each["topic"]: each["rateLimit"] for each in document["topics"]}
+    assert limits == {
+        builders.TOPIC: {"perSecond": 100, "waits": 3},
+        "billing": {"perSecond": 7, "waits": 0},
+    }
+    assert [each["rateLimit"] for each in covered["topics"]] == [limits[builders.TOPIC]]
 
 
 @pytest.mark.parametrize(

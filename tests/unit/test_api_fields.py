@@ -1,4 +1,4 @@
-"""What a create must look like: each rule of each field, and the digest that makes two creates the same."""
+"""The form of a create: each rule of each field, and the digest that makes two creates the same."""
 
 import json
 from typing import Any

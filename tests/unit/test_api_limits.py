@@ -1,4 +1,4 @@
-"""What one client may create in a second, as it is answered."""
+"""The creates of one client in a second, as they are limited and answered."""
 
 from collections.abc import AsyncIterator
 

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -179,7 +180,10 @@ async def test_a_store_that_does_not_answer_is_a_503(edge: Edge, monkeypatch: py
 
     monkeypatch.setattr(edge.engine.context.search, "list_pointers", silent)
 
-    assert (await listed(edge, "clientId=a")).status == 503
+    answer = await listed(edge, "clientId=a")
+    assert answer.status == 503
+    # A read has no outcome to settle.
+    assert "settles" not in answer.json["detail"]
 
 
 async def test_without_an_index_a_list_is_a_501_that_names_the_setting() -> None:
@@ -196,7 +200,9 @@ async def test_a_history_tells_of_every_end_the_last_accepted_first(edge: Edge) 
     for version, state in enumerate(EndState, start=1):
         row = builders.row(builders.schedule(schedule_key="a/b", version=version))
         edge.engine.store.pointers[row.schedule.client_id, row.schedule.schedule_key] = builders.pointer(row)
-        await edge.engine.store.finish(row.shard, [builders.end(row, builders.outcome(row, state))])
+        to = builders.position(builders.DUE_MS + 60_000) if state is EndState.SUPERSEDED else None
+        outcome = replace(builders.outcome(row, state), moved_to=to)
+        await edge.engine.store.finish(row.shard, [builders.end(row, outcome)])
 
     answer = await edge.ask("GET", f"/schedule/{builders.CLIENT}/a%2Fb/history?limit=4")
 
@@ -214,6 +220,8 @@ async def test_a_history_tells_of_every_end_the_last_accepted_first(edge: Edge) 
     moved = by_status["superseded"]
     assert (moved["scheduleTime"], moved["endedAt"]) == (builders.DUE_MS, builders.DUE_MS + 5)
     assert "createdAt" in moved
+    assert moved["movedTo"] == builders.DUE_MS + 60_000
+    assert [status for status, each in by_status.items() if "movedTo" in each] == ["superseded"]
 
     page = await edge.ask("GET", f"/schedule/{builders.CLIENT}/a%2Fb/history?limit=1")
     cursor = page.json["cursor"]

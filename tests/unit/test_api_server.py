@@ -76,7 +76,7 @@ async def test_metrics_are_in_prometheus_text_format(edge: Edge) -> None:
 
 
 async def raw(edge: Edge, sent: bytes, *, half_close: bool = False) -> bytes:
-    """What the server answers to these very bytes, until it closes. `half_close`: and nothing more will be sent."""
+    """The server's answer to these very bytes, until it closes. `half_close`: and nothing more will be sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
     try:
         writer.write(sent)

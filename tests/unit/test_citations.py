@@ -115,7 +115,7 @@ def sections_of(page: str) -> frozenset[str]:
 
 
 def sections_cited(prose: str) -> list[str]:
-    """What is cited of the design, in order: numbers, and titles as `plain` has them."""
+    """Citations of the design, in order: numbers, and titles as `plain` has them."""
     found: list[str] = []
     prose = LINK.sub(r"\1", prose)
     for named in DESIGN_NAMED.finditer(prose):

@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 
 from clockwork.clock import ClockGuard, SystemClock
-from clockwork.domain.marker import MarkerEntry
-from clockwork.domain.schedule import BrokenRow, Guarantee, Row
+from clockwork.domain.marker import MarkerEntry, decode, encode
+from clockwork.domain.schedule import BrokenRow, Failure, Guarantee, Retry, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, StoreThrottled, StoreUnavailable
 from clockwork.firing.cleanup import CHUNK_ROWS, LAST_CLEANUP_S, TICK_S, Cleanup, Completed, finish_rows, outcome_of
@@ -232,3 +232,23 @@ async def test_rows_of_several_shards_share_the_calls_to_the_store(guarantee: Gu
     assert [len(each) for each in cleanups] == [0] * 8
     outcomes = "batch_execute_statement" if guarantee is Guarantee.AT_LEAST_ONCE else "batch_write_item"
     assert calls == [outcomes, "batch_write_item"]
+
+
+def test_the_outcome_after_a_take_over_names_the_last_refusal_which_only_the_row_has() -> None:
+    refused = row(retry=Retry(at_ms=builders.DUE_MS, epoch=1, attempts=8, last_refusal="record_too_large"))
+    failure = Failure(reason="attempts_exhausted", attempts=8, last_refusal="record_too_large")
+    own = MarkerEntry(
+        shard=refused.shard,
+        position=refused.position,
+        at_ms=builders.DUE_MS,
+        receipt=builders.receipt(),
+        failure=failure,
+    )
+    (read,) = decode(encode([own]))
+    assert read.failure == Failure(reason="attempts_exhausted", attempts=8)
+
+    ends = [
+        outcome_of(Completed(row=refused, entry=entry, slot=None), retention_ms=RETENTION_MS) for entry in (own, read)
+    ]
+
+    assert [end.failure for end in ends if end is not None] == [failure, failure]

@@ -186,6 +186,20 @@ async def test_each_call_has_its_command(stub: Stub) -> None:
     assert json.loads(result.output) == PENDING
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--json", "schedule", "get"],
+        ["schedule", "--json", "get"],
+        ["schedule", "get", "--json"],
+        ["--json", "schedule", "show"],
+    ],
+    ids=" ".join,
+)
+async def test_json_may_stand_before_any_word_and_show_is_get(stub: Stub, words: list[str]) -> None:
+    assert json.loads((await run(stub, *words, *KEY)).output) == PENDING
+
+
 async def test_lists_are_tables_for_people_and_lines_for_programs(stub: Stub) -> None:
     # A key may look like the markup or the control codes that colour a table.
     page = {

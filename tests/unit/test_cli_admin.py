@@ -33,13 +33,13 @@ async def admin(service: Service | Stub, *arguments: str, code: int = 0, charset
 async def test_what_is_paused_is_shown_until_it_is_resumed(service: Service) -> None:
     since_ms = service.engine.clock.now_ms()
     await admin(service, "pause", "client", "shop")
-    shown = await admin(service, "pause", "topic", builders.TOPIC)
-    assert "shop" in shown.output
-    assert builders.TOPIC in shown.output
+    shown = await admin(service, "pause", "topic", builders.TOPIC, "--reason", "[b]a move[/b]")
+    for told_ in ("shop", builders.TOPIC, "anyone", "[b]a move[/b]"):
+        assert told_ in shown.output
     told = json.loads((await admin(service, "pauses", "--json")).output)
     assert told == {
-        "clients": [{"name": "shop", "since": since_ms}],
-        "topics": [{"name": builders.TOPIC, "since": since_ms}],
+        "clients": [{"name": "shop", "since": since_ms, "by": "anyone"}],
+        "topics": [{"name": builders.TOPIC, "since": since_ms, "by": "anyone", "reason": "[b]a move[/b]"}],
     }
     await admin(service, "resume", "client", "shop")
     assert json.loads((await admin(service, "pauses", "--json")).output)["clients"] == []

@@ -1,5 +1,6 @@
 """`clockwork job apply` against the service on the twins: jobs become those of a file, and nothing else happens."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from clockwork.client import AsyncClient
+from clockwork.cli import apply as apply_
+from clockwork.cli.jobs_file import JobsFile
+from clockwork.client import AsyncClient, InvalidRequest
 from clockwork.clock import SystemClock
 from clockwork.schema import problems
 from tests.support import builders
@@ -219,7 +222,10 @@ async def test_a_wrong_file_is_told_whole_and_nothing_is_sent(file: Path) -> Non
     assert third.startswith(f"clockwork: {file}: line 18 [jobs.report]: colour: ")
 
 
-async def test_an_outcome_that_is_unknown_ends_the_command_at_its_job(file: Path) -> None:
+async def test_an_outcome_that_is_unknown_ends_the_command_at_its_job(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply_, "AT_ONCE", 1)
     async with open_stub() as stub:
         missing = problems.not_found("job-not-found", "no", "no")
         stub.will(missing, missing, DROP)
@@ -227,6 +233,39 @@ async def test_an_outcome_that_is_unknown_ends_the_command_at_its_job(file: Path
     assert result.exit_code == 9
     assert result.stderr.splitlines()[0] == "stopped at poll; the same command again goes on from there"
     assert stub.lines == ["GET /jobs/shop/poll", "GET /jobs/shop/report", "POST /jobs"]
+
+
+class Crossed:
+    """In the place of the transport: answers the create of a job when those of all jobs behind it are answered."""
+
+    def __init__(self, *job_ids: str, refused: str) -> None:
+        self.answered = {job_id: asyncio.Event() for job_id in job_ids}
+        self._refused = refused
+        self.open = self.most_open = 0
+
+    async def request(self, _method: str, _path: str, *, body: dict[str, Any]) -> dict[str, Any]:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        job_id, names = body["jobId"], list(self.answered)
+        for later in names[names.index(job_id) + 1 :][: apply_.AT_ONCE - 1]:
+            await self.answered[later].wait()
+        self.answered[job_id].set()
+        self.open -= 1
+        if job_id == self._refused:
+            raise InvalidRequest("no", status=400)
+        return {**JOB, "jobId": job_id}
+
+
+async def test_jobs_are_sent_side_by_side_and_told_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"job-{number}" for number in range(apply_.AT_ONCE)]
+    transport: Any = Crossed(*names, refused="job-2")
+    plan = [apply_.Step(job_id=name, action="create", body={"jobId": name}) for name in names]
+    declared = JobsFile(name="crossed", client_id="shop", jobs={}, read_at_ms=0)
+    assert await apply_.carry_out(transport, declared, plan, json_=False) == [3]
+    assert transport.most_open == apply_.AT_ONCE
+    out, err = capsys.readouterr()
+    assert [line.split()[1] for line in out.splitlines()] == [name for name in names if name != "job-2"]
+    assert err.startswith("job-2: ")
 
 
 async def test_runs_in_flight_are_told(file: Path) -> None:

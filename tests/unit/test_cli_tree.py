@@ -176,6 +176,37 @@ def test_a_wrong_command_line_is_one_line_and_2(
     assert named in line
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["upcoming"], ["clockwork schedule upcoming"]),
+        (["forcast"], ["clockwork forecast"]),
+        (["schedule", "nodes"], ["clockwork admin nodes"]),
+        (["calendar", "lst"], ["clockwork calendar list"]),
+        (["logs"], ["clockwork job logs"]),
+        (["show"], ["clockwork job show", "clockwork calendar show", "clockwork admin dead-letters show"]),
+        (["schedule", "xyz"], []),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_does_not_exist_names_those_that_may_be_meant(
+    words: list[str], meant: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.split("`")[1::2] == meant
+
+
+@pytest.mark.parametrize(
+    "words", [["--json", "schedule", "watch", "shop"], ["schedule", "--json", "watch", "shop"], ["--json", "init"]]
+)
+def test_a_command_without_json_refuses_it_before_its_name_too(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert f"clockwork: {'init' if 'init' in words else 'watch'} takes no --json" in capsys.readouterr().err
+
+
 def test_settings_that_are_refused_are_a_line_each_and_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

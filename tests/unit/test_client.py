@@ -21,6 +21,7 @@ from tests.unit.api_edge import DUE_MS, NOW_MS, StillClock, open_edge
 from tests.unit.client_stub import DROP, FAST, Asked, Raw, Stub, open_stub, results
 
 MINUTE = timedelta(minutes=1)
+AWAY = problems.unavailable("all of it", retry_after_s=0)
 
 
 @pytest.fixture
@@ -337,7 +338,7 @@ async def test_results_of_a_batch_stay_when_the_items_still_open_get_no_answer(c
         document["results"][2] = problems.unavailable("down").document()
         return status, document
 
-    stub.will(first, problems.unavailable("all of it"))
+    stub.will(first, AWAY)
     found = [each async for each in client.create_many(map(_new, range(4)))]
     assert [type(each.error) for each in found] == [type(None), type(None), c.Unavailable, type(None)]
 
@@ -349,7 +350,7 @@ async def test_one_half_of_a_refused_batch_keeps_its_results_when_the_other_gets
         keys = [each["scheduleKey"] for each in asked.body["schedules"]]
         if len(keys) == 4:
             return problems.too_large("the body")
-        return problems.unavailable("down") if "k3" in keys else results(asked)
+        return AWAY if "k3" in keys else results(asked)
 
     stub.will(by_key)
     found = [each async for each in client.create_many(map(_new, range(4)))]

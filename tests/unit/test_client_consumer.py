@@ -1,4 +1,4 @@
-"""What consumers are helped with: a record's headers, and duplicates."""
+"""Help for consumers: a record's headers, and duplicates."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What becomes of commands whose node dies, is not answered, or is not alone with them, in the middle of one."""
+"""Commands whose node dies, is not answered, or is not alone with them, in the middle of one."""
 
 import asyncio
 import json

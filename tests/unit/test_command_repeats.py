@@ -1,4 +1,4 @@
-"""What a command does that is read again: nothing, once it had its effect."""
+"""Commands that are read again: they do nothing, once they had their effect."""
 
 import asyncio
 from collections.abc import Callable
@@ -196,7 +196,7 @@ async def test_a_zombie_that_read_the_pointer_before_loses_to_what_stands_there_
 
 
 async def test_a_command_whose_answer_was_lost_is_still_answered_as_its_own() -> None:
-    # The store did it and said nothing: the next round must not take its own mark for somebody else's.
+    # The store did it and said nothing: the next round must not take its own mark for another writer's.
     desk = Desk()
     place = desk.create()
     await desk.settle()

@@ -1,4 +1,4 @@
-"""Whose rights commands have is said before the first one is taken."""
+"""The rights of commands are said before the first one is taken."""
 
 import tomllib
 from dataclasses import replace

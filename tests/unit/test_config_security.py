@@ -50,7 +50,7 @@ def test_what_fits_together_is_accepted(environ: dict[str, str]) -> None:
         ({"CLOCKWORK_KAFKA_SECURITY_PROTOCOL": "TLS"}, "CLOCKWORK_KAFKA_SECURITY_PROTOCOL"),
         (SCRAM | {"CLOCKWORK_KAFKA_SASL_MECHANISM": "GSSAPI"}, "CLOCKWORK_KAFKA_SASL_MECHANISM"),
         *((without(SCRAM, name), name) for name in SCRAM if name != "CLOCKWORK_KAFKA_SECURITY_PROTOCOL"),
-        # Somebody believes to be protected, and is not.
+        # An operator believes to be protected, and is not.
         *(({name: SCRAM[name]}, name) for name in SCRAM if name != "CLOCKWORK_KAFKA_SECURITY_PROTOCOL"),
         *(
             (SCRAM | {"CLOCKWORK_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", name: value}, name)

@@ -7,10 +7,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clockwork.client.consumer import DeadLetter, delivery_of
 from clockwork.domain.dead_letters import dead_letter
-from clockwork.domain.record import OutRecord
+from clockwork.domain.record import OutRecord, dead_letter_of
 from clockwork.domain.rights import Right
-from clockwork.domain.schedule import Receipt, Row
+from clockwork.domain.schedule import Failure, Receipt, Row
+from tests.support import builders
 from tests.support.builders import TOPIC
 from tests.support.engine import Engine
 from tests.unit.service import ENDED, Service, a_principal, gate_of, open_service
@@ -42,7 +44,7 @@ async def test_a_dead_letter_is_open_until_its_schedule_is_retried_and_a_repeate
         assert json.loads(listed.output) == shop
         assert json.loads((await admin(service, "dead-letters", "show", *place)).output) == shop
         await admin(service, "dead-letters", "retry", *place)
-        # Somebody else who had seen it open at the same time.
+        # Another operator who had seen it open at the same time.
         async with aiohttp.ClientSession(service.url) as session:
             condition = {"If-Match": f'"{shop["version"]}"'}
             async with session.post(f"/schedule/shop/{FAILED}/retry", headers=condition) as answer:
@@ -334,6 +336,17 @@ def test_a_number_that_is_none_is_left_out(attempts: bytes) -> None:
     receipt = Receipt(kafka_partition=0, offset=0, at_ms=1)
     headers = [("clockwork-attempts", attempts)]
     assert dead_letter(receipt=receipt, key=None, value=b"", headers=headers).attempts is None
+
+
+@pytest.mark.parametrize("refusal", [None, "record_too_large"])
+def test_a_dead_letter_tells_the_last_refusal_if_there_was_one(refusal: str | None) -> None:
+    failure = Failure(reason="attempts_exhausted", attempts=8, last_refusal=refusal)
+    record = dead_letter_of(builders.schedule(), failure, topic="dead", now_ms=1)
+    read = dead_letter(receipt=builders.receipt(), key=record.key, value=record.value or b"", headers=record.headers)
+    assert (read.reason, read.last_refusal) == ("attempts_exhausted", refusal)
+    assert delivery_of(record.headers).dead_letter == DeadLetter(
+        topic=builders.TOPIC, reason="attempts_exhausted", attempts=8, last_refusal=refusal
+    )
 
 
 async def test_a_dead_letter_of_a_jobs_run_is_open_until_it_is_run_again_and_that_happens_once() -> None:

@@ -6,13 +6,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from clockwork.domain.activity import TopicWait
+from clockwork.domain.activity import TopicRateLimit, TopicWait
 from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import Guarantee, RequestId, Retry
 from clockwork.errors import BrokerUnavailable, RefusalCause, Unavailable
 from clockwork.firing.destination_waits import (
     FORGET_MS,
     ROUNDS_PER_SECOND,
+    SINCE_KEPT_MS,
+    SINCE_MAX,
+    TOLD_MAX,
     DestinationRateLimits,
     DestinationWaits,
     rate_limits,
@@ -60,7 +63,7 @@ def a_missing_topic(metadata: Metadata | None = None) -> DestinationWaits:
 
 
 async def refuse(waits: DestinationWaits, after_ms: int, cause: RefusalCause = MISSING) -> bool:
-    """What the settlement does. Returns true if the topic is given up then."""
+    """Tells of a refusal as the settlement does. Returns true if the topic is given up then."""
     now_ms = NOW_MS + after_ms
     waits.refused(TOPIC, cause, "reason", now_ms=now_ms)
     await waits.confirm_given_up(TOPIC)
@@ -88,10 +91,50 @@ def test_a_topic_that_takes_no_records_waits_since_its_first_refusal_for_the_lat
     first = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
     again = waits.refused(TOPIC, RefusalCause.TRANSIENT, "leader_away", now_ms=first.until_ms)
     # Its back-off is over, and nothing was sent since: it still waits, for a minute.
-    assert waits.waiting(again.until_ms) == {TOPIC: TopicWait(NOW_MS, "leader_away")}
-    assert waits.waiting(again.until_ms + FORGET_MS) == {}
+    assert waits.refusing_topics(again.until_ms) == {TOPIC: TopicWait(NOW_MS, "leader_away")}
+    assert waits.refusing_topics(again.until_ms + FORGET_MS) == {}
     waits.succeeded(TOPIC)
-    assert waits.waiting(again.until_ms) == {}
+    assert waits.refusing_topics(again.until_ms) == {}
+
+
+def test_since_when_a_topic_takes_no_records_outlives_a_time_without_sends() -> None:
+    # Its rows were paused, or cancelled: that is no sign that it takes records.
+    waits = a_missing_topic()
+    first = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
+    resumed_ms = first.until_ms + FORGET_MS
+    assert waits.at(resumed_ms) == {}
+    again = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=resumed_ms)
+    assert waits.refusing_topics(resumed_ms) == {TOPIC: TopicWait(NOW_MS, "topic_missing")}
+    # Its back-off begins anew all the same, and so does the time after which it is given up.
+    assert again.until_ms - resumed_ms == first.until_ms - NOW_MS
+    assert not again.given_up
+    assert waits.at(again.until_ms + SINCE_KEPT_MS) == {}
+    # Longer ago than that, it may have taken records from another node.
+    later_ms = again.until_ms + SINCE_KEPT_MS
+    waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=later_ms)
+    assert waits.refusing_topics(later_ms) == {TOPIC: TopicWait(later_ms, "topic_missing")}
+
+
+def test_a_record_that_was_taken_ends_the_time_since_when_none_was() -> None:
+    waits = a_missing_topic()
+    first = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
+    later_ms = first.until_ms + FORGET_MS
+    assert waits.at(later_ms) == {}
+    waits.succeeded(TOPIC)
+    waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=later_ms)
+    assert waits.refusing_topics(later_ms) == {TOPIC: TopicWait(later_ms, "topic_missing")}
+
+
+def test_the_destinations_that_have_begun_anew_are_bounded() -> None:
+    waits = a_missing_topic()
+    for number in range(SINCE_MAX + 1):
+        waits.refused(Topic(f"t{number}"), RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
+    later_ms = NOW_MS + 2 * FORGET_MS
+    waits.at(later_ms)
+    for name in ("t0", f"t{SINCE_MAX}"):
+        waits.refused(Topic(name), RefusalCause.DESTINATION, "topic_missing", now_ms=later_ms)
+    since_ms = {topic: wait.since_ms for topic, wait in waits.refusing_topics(later_ms).items()}
+    assert since_ms == {"t0": later_ms, f"t{SINCE_MAX}": NOW_MS}
 
 
 def test_a_destination_whose_broker_or_settings_take_nothing_is_probed_every_two_seconds_however_long_that_lasts() -> (
@@ -261,6 +304,26 @@ def test_over_some_seconds_a_topic_gets_its_rate_and_no_more(per_second: int) ->
             assert taken <= per_second * 6
         now_ms = wait.until_ms
     assert 5 * per_second <= taken <= 6 * per_second
+
+
+def test_the_limits_of_topics_are_told_with_the_waits_since_the_last_time() -> None:
+    limits = limited(2, free=0)
+    waits = DestinationWaits(topic_wait_ms=1, topic_missing=Metadata().topic_missing, limits=limits)
+    for _ in range(2):  # one wait of this topic, however many of its deliveries are held back by it
+        while limits.take(TOPIC, NOW_MS) is None:
+            pass
+    told = {TOPIC: TopicRateLimit(2, 1), Topic("mail"): TopicRateLimit(2, 0)}
+    assert waits.take_counts([Topic("free"), Topic("mail")]) == told
+    assert waits.take_counts([TOPIC]) == {TOPIC: TopicRateLimit(2, 0)}
+    assert waits.take_counts([]) == {}
+
+
+def test_waits_that_none_asks_for_are_counted_for_a_bounded_number_of_topics() -> None:
+    limits = limited(1)
+    for number in range(TOLD_MAX + 1):
+        while limits.take(Topic(f"t{number}"), NOW_MS) is None:
+            pass
+    assert len(limits.take_counts([])) == TOLD_MAX
 
 
 class LimitedEngine(Engine):

@@ -1,4 +1,4 @@
-"""How a node ends: what stops first, what is finished, what cuts it short."""
+"""The end of a node: what stops first, what is finished, what cuts it short."""
 
 import asyncio
 import os
@@ -67,8 +67,8 @@ class FakeHttp:
 async def test_a_node_stops_accepting_then_withdraws_then_drains_its_shards_then_leaves_the_group(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The group must be left last, or somebody else takes a shard whose batch is still under way; the rest (keys,
-    # certificates, the compared clock) must be there until nobody needs it.
+    # The group must be left last, or another node takes a shard whose batch is still under way; the rest (keys,
+    # certificates, the compared clock) must be there as long as a part needs it.
     said: list[str] = []
     ready = asyncio.Event()
 

@@ -60,7 +60,7 @@ SCHEDULES = st.builds(
     delivery_id=SOME_UTF8,
 )
 ATTEMPTS = st.integers(0, ATTEMPTS_MAX)
-RETRIES = st.builds(Retry, at_ms=INT64, epoch=NATURAL, attempts=ATTEMPTS)
+RETRIES = st.builds(Retry, at_ms=INT64, epoch=NATURAL, attempts=ATTEMPTS, last_refusal=st.none() | SOME_UTF8)
 
 
 @st.composite
@@ -87,7 +87,9 @@ def outcomes(draw: st.DrawFn) -> Outcome:
         at_ms=draw(NATURAL),
         schedule=draw(st.sampled_from([None, of.schedule])),
         receipt=draw(st.none() | st.builds(Receipt, kafka_partition=NATURAL, offset=INT64, at_ms=NATURAL)),
-        failure=draw(st.none() | st.builds(Failure, reason=SOME_UTF8, attempts=ATTEMPTS)),
+        failure=draw(
+            st.none() | st.builds(Failure, reason=SOME_UTF8, attempts=ATTEMPTS, last_refusal=st.none() | SOME_UTF8)
+        ),
         expires_at_s=draw(NATURAL),
     )
 
@@ -238,7 +240,7 @@ def test_a_row_is_stored_under_the_names_that_the_design_gives() -> None:
         shard=3,
         at=at,
         hold="r",
-        retry=Retry(at_ms=5, epoch=6, attempts=7),
+        retry=Retry(at_ms=5, epoch=6, attempts=7, last_refusal="record_too_large"),
     )
 
     assert codec.row_item(wanted) == {
@@ -258,7 +260,14 @@ def test_a_row_is_stored_under_the_names_that_the_design_gives() -> None:
         "version": {"N": "1"},
         "deliveryId": {"S": "d"},
         "hold": {"S": "r"},
-        "retry": {"M": {"at": {"N": "5"}, "epoch": {"N": "6"}, "attempts": {"N": "7"}}},
+        "retry": {
+            "M": {
+                "at": {"N": "5"},
+                "epoch": {"N": "6"},
+                "attempts": {"N": "7"},
+                "lastRefusal": {"S": "record_too_large"},
+            }
+        },
     }
 
 

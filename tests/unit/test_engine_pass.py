@@ -6,7 +6,7 @@ import pytest
 
 from clockwork.domain.planning import PROBE_ROWS_MAX
 from clockwork.domain.run import Chain, RunKind, RunOfRow, scheduled_run
-from clockwork.domain.schedule import EndState, Guarantee, Receipt, RequestId, Retry, Row
+from clockwork.domain.schedule import EndState, Failure, Guarantee, Receipt, RequestId, Retry, Row
 from clockwork.errors import ClockUntrusted, Fenced, Refusal, RefusalCause
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
@@ -172,7 +172,9 @@ async def test_a_refused_record_waits_and_holds_back_its_lane_only() -> None:
     await engine.one_pass(lease)
     assert engine.arrived() == ["other"]
     stored = await engine.store.read_row(first.name)
-    assert getattr(stored, "retry", None) == Retry(at_ms=DUE_MS + 1_000, epoch=lease.epoch, attempts=1)
+    assert getattr(stored, "retry", None) == Retry(
+        at_ms=DUE_MS + 1_000, epoch=lease.epoch, attempts=1, last_refusal="record_invalid"
+    )
     engine.kafka.refuse = lambda record: None
     engine.at_due(late_ms=1_000)
     await engine.one_pass(lease)
@@ -194,12 +196,14 @@ async def test_a_record_refused_too_often_becomes_a_dead_letter_and_its_lane_goe
         engine.at_due(late_ms)
         await engine.one_pass(lease)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["bad"]
+    (letter,) = engine.kafka.read_committed(engine.kafka.dead_letters_topic)
+    assert dict(letter.headers)["clockwork-last-refusal"] == b"record_invalid"
     assert engine.arrived() == ["behind"]
     await lease.cleanup.finish()
     outcome = await engine.store.read_outcome(builders.CLIENT, bad.schedule.schedule_key, bad.position)
     assert outcome is not None
-    assert outcome.failure is not None
-    assert (outcome.state, outcome.failure.attempts) == (EndState.FAILED, 2)
+    assert outcome.state is EndState.FAILED
+    assert outcome.failure == Failure(reason="attempts_exhausted", attempts=2, last_refusal="record_invalid")
 
 
 async def test_a_missing_topic_waits_as_a_whole_and_no_row_pays() -> None:

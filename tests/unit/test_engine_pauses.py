@@ -36,7 +36,7 @@ class Paused(Engine):
     """An engine that looks at what is paused when the test says so."""
 
     async def pause(self, kind: PauseKind, name: str) -> None:
-        await self.pauser.pause(kind, name)
+        await self.pauser.pause(kind, name, by="ana")
         await self.pause_watch.begin()
 
     async def resume(self, kind: PauseKind, name: str) -> None:
@@ -116,7 +116,7 @@ async def test_a_row_that_cannot_be_read_is_no_dead_letter_while_its_topic_is_pa
     engine.store.put_by_hand(builders.broken_row(lane=lane))
     engine.store.put_by_hand(builders.broken_row(client_id="shop"))
     lease = await engine.own()
-    await engine.pauser.pause(CLIENT, "shop")
+    await engine.pauser.pause(CLIENT, "shop", by="ana")
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due()
     await engine.passes(lease)
@@ -210,14 +210,27 @@ def a_pauser(store: MemoryPauses) -> PauseAdmin:
 async def test_the_same_wish_again_changes_nothing_and_two_at_once_both_come_true() -> None:
     store = MemoryPauses()
     pauser = a_pauser(store)
-    first = await pauser.pause(CLIENT, "shop")
-    assert await pauser.pause(CLIENT, "shop") == first == Pauses(version=1, clients={"shop": DUE_MS})
+    first = await pauser.pause(CLIENT, "shop", by="ana", reason="a move")
+    assert first == Pauses(version=1, clients={"shop": builders.pause(DUE_MS, by="ana", reason="a move")})
+    for reason in ("a move", None):
+        assert await pauser.pause(CLIENT, "shop", by="eve", reason=reason) == first
     assert await pauser.resume(TOPIC, "orders") == first
-    await asyncio.gather(*(pauser.pause(TOPIC, f"t{n}") for n in range(5)))
+    await asyncio.gather(*(pauser.pause(TOPIC, f"t{n}", by="ana") for n in range(5)))
     assert (store.stored.version, len(store.stored)) == (6, 6)
     await pauser.resume(CLIENT, "shop")
     assert await pauser.show() == store.stored
     assert not store.stored.clients
+
+
+async def test_another_reason_replaces_the_one_before_and_the_pause_goes_on() -> None:
+    clock = ManualClock(DUE_MS)
+    pauser = PauseAdmin(MemoryPauses(), clock, random.Random(7), IntakeSettings(request_timeout_ms=60_000))
+    await pauser.pause(CLIENT, "shop", by="ana")
+    clock.advance_ms(60_000)
+
+    changed = await pauser.pause(CLIENT, "shop", by="eve", reason="a move")
+
+    assert changed == Pauses(version=2, clients={"shop": builders.pause(DUE_MS, by="eve", reason="a move")})
 
 
 async def test_a_change_whose_answer_was_lost_is_not_made_twice() -> None:
@@ -227,15 +240,15 @@ async def test_a_change_whose_answer_was_lost_is_not_made_twice() -> None:
             raise StoreUnavailable(outcome_unknown=True)
 
     store = Loses()
-    assert (await a_pauser(store).pause(CLIENT, "shop")).version == 1
+    assert (await a_pauser(store).pause(CLIENT, "shop", by="ana")).version == 1
 
 
 async def test_no_more_is_paused_than_the_item_may_hold() -> None:
     store = MemoryPauses()
-    store.stored = Pauses(version=1, topics={f"t{n}": DUE_MS for n in range(PAUSED_MAX)})
+    store.stored = Pauses(version=1, topics={f"t{n}": builders.pause() for n in range(PAUSED_MAX)})
     with pytest.raises(InvalidInput, match="topic: not more than"):
-        await a_pauser(store).pause(TOPIC, "one-more")
-    assert await a_pauser(store).pause(TOPIC, "t0") == store.stored
+        await a_pauser(store).pause(TOPIC, "one-more", by="ana")
+    assert await a_pauser(store).pause(TOPIC, "t0", by="ana") == store.stored
 
 
 # --- hearing of it
@@ -264,7 +277,7 @@ async def test_what_cannot_be_read_stays_as_it_was_last_known_and_a_start_waits_
     with pytest.raises(Unavailable):
         await watch.begin()
     store.error = None
-    await a_pauser(store).pause(TOPIC, "orders")
+    await a_pauser(store).pause(TOPIC, "orders", by="ana")
     await watch.begin()
     assert watch.current() == store.stored
     assert 'clockwork_paused{what="topic"} 1.0' in telemetry.exposition()[0].decode()

@@ -1,4 +1,4 @@
-"""How much is due when: exact where it can be read, estimated behind that, at a bounded cost."""
+"""Forecasts: exact where rows can be read, estimated behind that, at a bounded cost."""
 
 import asyncio
 import random

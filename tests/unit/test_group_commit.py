@@ -496,25 +496,21 @@ async def test_a_replaced_slots_commit_without_an_answer_is_settled_beside_the_n
         assert not it.engine.store.rows
 
 
-async def test_a_topic_that_was_slow_once_is_tried_again_however_busy_the_quick_slot_is() -> None:
-    async with world() as it:
-        await make_suspect(it, "once-slow")
-        it.engine.kafka.answers_after_s[builders.TOPIC] = 0.005  # slot 0 is back before the pace lets anything begin
-        load = asyncio.get_running_loop().create_task(keep_busy(it, rows=1), name="load")
-        await it.until(lambda: it.commits > 2 * PACED_FROM)
-        await it.hand_over(*keyed("again", topic="once-slow"))
-        began = it.commits
-        await it.until(lambda: "again" in it.arrived("once-slow") or it.commits > began + PACED_FROM)
-        load.cancel()
-        assert "again" in it.arrived("once-slow")
-
-
+@pytest.mark.parametrize(
+    ("rows", "answers_after_s"),
+    [
+        pytest.param(1, 0.005, id="the quick slot is back before the pace lets anything begin"),
+        pytest.param(300, 0.015, id="a backlog of bulk"),
+    ],
+)
 @in_virtual_time
-async def test_a_topic_that_was_slow_once_is_tried_again_behind_a_backlog_of_bulk() -> None:
+async def test_a_topic_that_was_slow_once_is_tried_again_however_busy_the_slots_are(
+    rows: int, answers_after_s: float
+) -> None:
     async with world() as it:
         await make_suspect(it, "once-slow")
-        it.engine.kafka.answers_after_s[builders.TOPIC] = 0.015
-        load = asyncio.get_running_loop().create_task(keep_busy(it, rows=300), name="load")
+        it.engine.kafka.answers_after_s[builders.TOPIC] = answers_after_s
+        load = asyncio.get_running_loop().create_task(keep_busy(it, rows=rows), name="load")
         await it.until(lambda: it.commits > 2 * PACED_FROM)
         await it.hand_over(*keyed("again", topic="once-slow"))
         began = it.commits

@@ -198,7 +198,7 @@ RUN_DELIVERIES = st.builds(
     scheduled_at_ms=INT64,
     at_ms=INT64,
     receipt=st.none() | st.builds(Receipt, kafka_partition=NATURAL, offset=NATURAL, at_ms=NATURAL),
-    failure=st.none() | st.builds(Failure, reason=UTF8, attempts=NATURAL),
+    failure=st.none() | st.builds(Failure, reason=UTF8, attempts=NATURAL, last_refusal=st.none() | UTF8),
     timeout_ms=st.none() | NATURAL,
     expires_at_s=NATURAL,
 )
@@ -254,7 +254,7 @@ ROW_PARTS = st.builds(
 
 
 EXAMPLES: Final = 40
-"""Of each way and test; a job has forty fields, so that one example takes ten milliseconds."""
+"""Examples of each way and test; a job has forty fields, so that one example takes ten milliseconds."""
 
 
 class Way(NamedTuple):

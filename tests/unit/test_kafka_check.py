@@ -33,7 +33,7 @@ class Brokers:
         """Topics whose settings may not be looked at."""
         self.replicas = 3
         self.replicas_of: dict[str, int] = {}
-        """Where they are others."""
+        """Those of topics that have others."""
         self.configs = {
             "cleanup.policy": "compact",
             "min.insync.replicas": "2",

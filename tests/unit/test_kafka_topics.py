@@ -196,8 +196,9 @@ def test_internal_topics_are_made_so_that_acknowledged_records_last(replicas: in
 class Admin:
     """Kafka's admin client, of a broker that the controller does not count at its first looks."""
 
-    def __init__(self, *, looks_without_brokers: float) -> None:
+    def __init__(self, *, looks_without_brokers: float, refusals: int = 0) -> None:
         self._looks_left = looks_without_brokers
+        self._refusals_left = refusals
         self.replicas: set[int] = set()
 
     async def start(self) -> None: ...
@@ -210,6 +211,10 @@ class Admin:
         return {"brokers": [] if self._looks_left > 0 else [{}]}
 
     async def create_topics(self, topics: list[NewTopic], timeout_ms: int) -> Any:
+        if self._refusals_left:
+            self._refusals_left -= 1
+            fenced = (codes.INVALID_REPLICATION_FACTOR, "All brokers are currently fenced.")
+            return SimpleNamespace(topic_errors=[(topic.name, *fenced) for topic in topics])
         self.replicas = {topic.replication_factor for topic in topics}
         return SimpleNamespace(topic_errors=[(topic.name, codes.NONE) for topic in topics])
 
@@ -223,6 +228,10 @@ async def test_topics_are_created_once_a_broker_is_counted_and_none_is_waited_fo
     with pytest.MonkeyPatch.context() as patch:
         admin = Admin(looks_without_brokers=3)
         patch.setattr(kafka_topics, "AIOKafkaAdminClient", lambda **_: admin)
+        await create_topics(kafka_for_script(), ["orders"])
+        assert admin.replicas == {1}
+        # A broker that stands still for a moment is fenced between the count and the request.
+        admin = Admin(looks_without_brokers=0, refusals=2)
         await create_topics(kafka_for_script(), ["orders"])
         assert admin.replicas == {1}
         admin = Admin(looks_without_brokers=math.inf)

@@ -1,4 +1,4 @@
-"""What becomes of a schedule that could not be delivered before its deadline, and of one with a retry policy of its own."""
+"""Schedules that could not be delivered before their deadline, and those with a retry policy of their own."""
 
 from dataclasses import replace
 from typing import Any

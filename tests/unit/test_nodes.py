@@ -13,7 +13,7 @@ from clockwork.domain.schedule import ClientId
 from clockwork.errors import BrokerUnavailable, StoreUnavailable
 from clockwork.observability.activity import RecordingTelemetry
 from clockwork.observability.known_clients import ClientRecorder
-from clockwork.operations.nodes import NodeSurvey, ProcessReports
+from clockwork.operations.processes import ProcessReports, ProcessSurvey
 from clockwork.settings.digests import OWN, compared_names, differences, digests_of
 from clockwork.settings.model import AccessSettings, HttpSettings, KafkaSettings, RunnerSettings, Settings
 from clockwork.settings.sources import load_settings
@@ -143,9 +143,9 @@ async def test_nodes_are_shown_as_they_report_beside_the_members_of_the_group() 
         a_report(C, settings=different, seen_at_ms=NOW_MS - GONE_MS - 1),
     ):
         await store.put_report(report)
-    view = await NodeSurvey(
+    view = await ProcessSurvey(
         store=store, clock=ManualClock(NOW_MS), member_processes=lambda: members(A, ProcessId("d" * 16))
-    ).nodes()
+    ).processes()
     assert [(each.process, view.is_gone(each)) for each in view.reports] == [(A, False), (B, False), (C, True)]
     # The one that is gone is not compared.
     assert view.differences == [("CLOCKWORK_RETENTION_MS", [[A], [B]])]
@@ -158,7 +158,7 @@ async def test_nodes_are_shown_while_kafka_is_away() -> None:
 
     store = MemoryRegistry()
     await store.put_report(a_report(A))
-    view = await NodeSurvey(store=store, clock=ManualClock(NOW_MS), member_processes=away).nodes()
+    view = await ProcessSurvey(store=store, clock=ManualClock(NOW_MS), member_processes=away).processes()
     assert (len(view.reports), view.members, view.members_unknown) == (1, None, "no broker answers")
 
 

@@ -1,4 +1,4 @@
-"""What a rebalance changes for one node."""
+"""Changes for one node by a rebalance."""
 
 from hypothesis import given
 from hypothesis import strategies as st

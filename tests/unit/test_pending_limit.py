@@ -1,4 +1,4 @@
-"""How many schedules one client may have pending, as it is answered, and when it is counted."""
+"""The limit of pending schedules of one client, as it is answered, and when it is counted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ from tests.unit.service import open_service
 SHOP, OTHER = ClientId("shop"), ClientId("other")
 HOUR_MS = 3_600_000
 NO_TIME_S = 0.001
-"""Of virtual time: who takes longer has waited for something."""
+"""Virtual time after which a call has waited for something."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ async def test_the_first_create_of_a_client_waits_for_its_count_and_those_after_
         await it.fill(14)
         assert it.count.asked == [(SHOP, 100)]
         it.later()
-        # A quarter of sixty is used: it is counted beside, and nobody waits.
+        # A quarter of sixty is used: it is counted beside, and no request waits.
         it.count.may_end.clear()
         it.count.began.clear()
         await it.fill(1)

@@ -1,4 +1,4 @@
-"""What fires in a pass, what waits, and what each waiting row holds back: its lane, and nothing else."""
+"""Rows that fire in a pass, rows that wait, and what each waiting row holds back: its lane, and nothing else."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from clockwork.domain.planning import (
 )
 from clockwork.domain.run import Chain, RunId, RunKind, RunOfRow
 from clockwork.domain.schedule import BrokenRow, Guarantee, OnLate, Row
-from tests.support.builders import CLIENT, DUE_MS, TOPIC, broken_row, row, schedule
+from tests.support.builders import CLIENT, DUE_MS, TOPIC, broken_row, pause, row, schedule
 from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused
 
 # --- what fires
@@ -369,7 +369,7 @@ def test_a_watchdog_is_never_sent_and_ends_inside_the_transaction() -> None:
 def test_a_watchdog_waits_for_no_lane_topic_or_pause() -> None:
     wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
     behind_a_waiting_row = watchdog("a")
-    paused = Pauses(version=1, clients={CLIENT: 1}, topics={})
+    paused = Pauses(version=1, clients={CLIENT: pause()})
 
     assert fired(plan([lane_row("a", retry=refused()), behind_a_waiting_row])) == [behind_a_waiting_row]
     in_flight = frozenset({LANE})

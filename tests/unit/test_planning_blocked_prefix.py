@@ -7,7 +7,7 @@ from clockwork.domain.destination import Topic
 from clockwork.domain.pauses import Pauses
 from clockwork.domain.planning import DestinationWait
 from clockwork.domain.schedule import BrokenRow, Guarantee, OnLate, OrderingKey, Row
-from tests.support.builders import broken_row, row, schedule
+from tests.support.builders import broken_row, pause, row, schedule
 from tests.support.plans import BOUND_MS, LANE, fired, lane_row, plan, planner, prefix, refused
 
 
@@ -94,7 +94,7 @@ def test_the_prefix_grows_while_more_of_its_lanes_waits() -> None:
 def test_a_topic_that_waits_as_a_whole_is_one_entry_of_the_prefix_however_many_lanes_it_has() -> None:
     # A schedule without an ordering key is a lane of its own: a dead topic of a million rows has a million lanes.
     wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
-    paused = Pauses(topics={"paused": 0})
+    paused = Pauses(topics={"paused": pause()})
     rows = [lane_row(f"lane-{n}", topic=topic) for n in range(50) for topic in ("gone", "paused")]
 
     planned = plan(rows, planner(destination_waits={Topic("gone"): wait}, paused=paused))

@@ -25,7 +25,7 @@ class Case:
     rows: list[Row | BrokenRow]
     left_out: set[Position]
     lanes_in_flight: set[Lane]
-    """Of some rows that are left out."""
+    """Lanes of some rows that are left out."""
     destination_waits: dict[Topic, DestinationWait]
     limits: BatchLimits
     mixed: bool

@@ -144,7 +144,7 @@ async def test_a_killed_process_is_started_again_under_its_number_and_the_other_
 
 
 async def test_a_process_that_dies_at_every_start_is_tried_again_and_again(tmp_path: Path) -> None:
-    # Its table may be back at the next try; that nobody needs to come is the point of a parent.
+    # Its table may be back at the next try; that no person needs to come is the point of a parent.
     async with playing(tmp_path, DIES="1") as playground:
         await playground.until_started(0)
         await playground.until_started(1, times=4)

@@ -1,4 +1,4 @@
-"""What is left of a limit that is counted only when it is worth it."""
+"""The rest of a limit that is counted only when it is worth it."""
 
 from hypothesis import given
 from hypothesis import strategies as st

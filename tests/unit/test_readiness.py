@@ -9,7 +9,7 @@ from clockwork.node.readiness import NodeReadiness, Role
 
 
 class Parts:
-    """What readiness looks at; all is well until a test says otherwise."""
+    """The parts that readiness looks at; all is well until a test says otherwise."""
 
     store_error: str | None = None
     skew_ms = 3

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +21,7 @@ from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.requests.results import Status
 from tests.support import builders
 from tests.unit.api_edge import open_edge
+from tests.unit.client_stub import run_command
 from tests.unit.service import open_service
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +48,7 @@ CREATE, MANY, CHANGE, JOBS = (block for block in blocks("sh") if block.startswit
 
 
 async def statuses(block: str, url: str) -> list[int]:
-    """Of each of its calls with curl."""
+    """The status of each of its calls with curl."""
     script = re.sub(
         r"^curl ", "curl -s -o /dev/null -w '%{http_code} ' ", block.replace(ADDRESS, url), flags=re.MULTILINE
     )
@@ -91,19 +90,18 @@ async def test_the_examples_with_curl_bring_a_job_from_its_creation_to_its_end()
         assert await statuses(JOBS, service.url) == [201, 200, 200, 200, 200, 201, 200, 200, 201, 200]
 
 
-async def run(command: str, url: str, folder: Path) -> tuple[int | None, list[str]]:
-    """The exit code, and what was told in lines."""
-    environ = {**os.environ, "CLOCKWORK_URL": url, "PYTHONPATH": str(ROOT)}
-    python = shlex.quote(sys.executable)
-    shell = await asyncio.create_subprocess_exec(
-        "sh", "-ec", f'clockwork() {{ {python} -m clockwork "$@"; }}; {command}',
-        env=environ, cwd=folder, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    told, _ = await shell.communicate()
-    return shell.returncode, told.decode().splitlines()
+async def run(command: str, url: str) -> tuple[int, list[str]]:
+    """The exit code of a command that stands in a line of its own, and what was told in lines."""
+    program, *arguments = shlex.split(command, comments=True)
+    assert program == "clockwork"
+    result = await run_command(url, *arguments, timeout_ms=30_000)
+    return result.exit_code, result.stdout.splitlines()
 
 
-async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_path: Path) -> None:
+async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "orders.csv").write_text("scheduleKey,scheduleTime,taskData\norder-2,2030-01-31T12:00:00Z,x\n")
     told: dict[str, list[str]] = {}
     async with open_service() as service:
@@ -114,7 +112,7 @@ async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_
             name = name if group == "schedule" else group
             if name == "watch":
                 await service.deliver()
-            code, told[name] = await run(command, service.url, tmp_path)
+            code, told[name] = await run(command, service.url)
             assert code == 0, command
     before_the_end = ["create", "reschedule", "load", "list", "fire"]
     looks = ["history", "why", "upcoming", "forecast", "events", "minutes", "clients"]
@@ -128,7 +126,10 @@ async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_
     assert any(line.startswith("reason        ended delivered") for line in told["why"])
 
 
-async def test_the_examples_of_the_command_line_keep_a_job_and_a_file_of_jobs(tmp_path: Path) -> None:
+async def test_the_examples_of_the_command_line_keep_a_job_and_a_file_of_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (file,) = JOBS_FILE
     (tmp_path / "jobs.toml").write_text(file)
     told: dict[str, list[str]] = {}
@@ -141,7 +142,7 @@ async def test_the_examples_of_the_command_line_keep_a_job_and_a_file_of_jobs(tm
             name = name if group == "job" else f"{group} {name}"
             if name == "logs":
                 await service.deliver()
-            code, told[name] = await run(command, service.url, tmp_path)
+            code, told[name] = await run(command, service.url)
             assert code == 0, command
     of_calendars = {f"calendar {name}" for name in calendar.commands.keys() - {"show"}}
     assert told.keys() == (job.commands.keys() - {"backfill", "complete"}) | of_calendars

@@ -1,4 +1,4 @@
-"""What a consumer receives, and what lies in the dead-letter topic."""
+"""Records as a consumer receives them, and as they lie in the dead-letter topic."""
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
@@ -60,7 +60,7 @@ def test_every_attempt_bears_the_same_delivery_id() -> None:
 
 
 def test_a_dead_letter_is_the_same_record_with_its_post_mortem() -> None:
-    failure = Failure(reason="record_too_large", attempts=8)
+    failure = Failure(reason="attempts_exhausted", attempts=8, last_refusal="record_too_large")
 
     letter = dead_letter_of(SCHEDULE, failure, topic="clockwork-dead-letters", now_ms=NOW_MS)
 
@@ -71,8 +71,9 @@ def test_a_dead_letter_is_the_same_record_with_its_post_mortem() -> None:
         headers=(
             *HEADERS,
             ("clockwork-topic", b"reminders"),
-            ("clockwork-reason", b"record_too_large"),
+            ("clockwork-reason", b"attempts_exhausted"),
             ("clockwork-attempts", b"8"),
+            ("clockwork-last-refusal", b"record_too_large"),
         ),
         timestamp_ms=NOW_MS,
     )

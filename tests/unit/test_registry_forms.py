@@ -6,27 +6,13 @@ from clockwork.domain.ownership import ProcessId
 from clockwork.domain.registry import ProcessReport
 from clockwork.errors import Unreadable
 from clockwork.stores.registry_forms import report_of, report_text
-
-REPORT = ProcessReport(
-    process=ProcessId("a" * 16),
-    seen_at_ms=7,
-    node="host:1",
-    role="all",
-    version="1",
-    since_ms=3,
-    shards=2,
-    assigned=3,
-    created_per_second=0.5,
-    delivered_per_second=2.25,
-    loop_lag_ms=4,
-    clock_skew_ms=-1,
-    kafka="away",
-    settings="x",
-)
+from tests.support.builders import process_report
 
 
 def test_a_report_comes_back_as_it_was() -> None:
-    assert report_of(REPORT.process, REPORT.seen_at_ms, report_text(REPORT)) == REPORT
+    report = process_report()
+
+    assert report_of(report.process, report.seen_at_ms, report_text(report)) == report
 
 
 def test_a_report_of_another_version_is_read_as_far_as_it_is_known() -> None:

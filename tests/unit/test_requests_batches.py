@@ -11,9 +11,9 @@ import pytest
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import DataForm, Guarantee, NewSchedule, OrderingKey, Row, ScheduleKey
 from clockwork.errors import InvalidInput, Unavailable
-from clockwork.ports.store import KeyName
 from clockwork.requests.batch import WAVE
 from clockwork.requests.results import AlreadyCreated, Cancelled, Created, KeyTaken, NotFound
+from clockwork.requests.service import ActionItem
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time
@@ -241,10 +241,6 @@ async def test_an_item_that_could_not_be_read_is_its_own_result() -> None:
     engine = Engine()
     results = await create_all(engine, [an_item(0, due_ms=FAR_MS), wrong, an_item(1, due_ms=FAR_MS)])
     assert [type(result) for result in results] == [Created, InvalidInput, Created]
-    keys: list[KeyName | InvalidInput] = [
-        (builders.CLIENT, ScheduleKey("k0")),
-        wrong,
-        (builders.CLIENT, ScheduleKey("none")),
-    ]
+    keys = ActionItem(builders.CLIENT, ScheduleKey("k0")), wrong, ActionItem(builders.CLIENT, ScheduleKey("none"))
     cancelled = await engine.requests.cancel_batch(ANYONE, keys)
     assert [type(result) for result in cancelled] == [Cancelled, InvalidInput, NotFound]

@@ -108,7 +108,7 @@ class SkipCounter(NoTelemetry):
 
 
 async def test_fire_times_that_pass_while_a_run_is_open_are_an_entry_of_the_log_and_counted() -> None:
-    # Case 47: skips that nobody is told of.
+    # Case 47: skips that no caller is told of.
     telemetry = SkipCounter()
     desk = Desk(telemetry=telemetry)
     await desk.opened(completion=CompletionPolicy(timeout_ms=10 * MINUTE_MS))

@@ -50,7 +50,7 @@ async def put(engine: Engine, **fields: Any) -> Any:
 
 
 def lose_answer(engine: Engine, method: str, *, applied: bool = True) -> None:
-    """The next such request is carried out, or is not; nobody hears of it."""
+    """The next such request is carried out, or is not; it has no answer."""
     real = getattr(engine.store, method)
 
     async def once(*given: Any, **named: Any) -> None:
@@ -214,7 +214,7 @@ async def test_a_reschedule_whose_answer_is_lost_is_made_once(applied: bool) -> 
 
 
 async def test_a_reschedule_whose_answer_is_lost_is_not_made_again_over_the_next_one() -> None:
-    # Ours was applied, nobody told us; before we look, another request changes it on. To apply ours again would undo that.
+    # Ours was applied, without an answer; before we look, another request changes it. To apply ours again would undo that.
     engine = Engine()
     await created(engine)
     real = engine.store.reschedule

@@ -100,8 +100,10 @@ async def test_an_arming_whose_answer_is_lost_is_done_once(applied: bool) -> Non
     assert len(engine.store.rows) == 1
 
 
-async def test_an_arming_whose_answer_is_lost_is_not_made_again_when_somebody_has_armed_the_next_failure() -> None:
-    # Armed, nobody heard of it; failed; armed by somebody else; failed. All of it between two tries of one request.
+async def test_an_arming_whose_answer_is_lost_is_not_made_again_when_another_request_has_armed_the_next_failure() -> (
+    None
+):
+    # Armed, without an answer; failed; armed by another request; failed. All of it between two tries of one request.
     engine = Engine()
     await failed(engine)
     real = engine.store.create

@@ -1,4 +1,4 @@
-"""What is due next, over all shards: once each, in order, at a known cost."""
+"""The next rows, over all shards: once each, in order, at a known cost."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.ports.read_units import current_meter, metered
 from clockwork.ports.store import Page
 from clockwork.requests import upcoming
-from clockwork.requests.upcoming import Upcoming, UpcomingItem, UpcomingQuery
+from clockwork.requests.upcoming import UpcomingItem, UpcomingQuery, UpcomingReader
 from tests.support.builders import CLIENT, DUE_MS, broken_row, row, schedule
 from tests.support.engine import SHARDS, Engine
 
@@ -24,7 +24,7 @@ class Rows(Engine):
 
     def __init__(self, *, lists: bool = True) -> None:
         super().__init__()
-        self.upcoming = Upcoming(context=replace(self.context, lists=lists))
+        self.upcoming = UpcomingReader(context=replace(self.context, lists=lists))
 
     async def fill(self, count: int, *, of: int = SHARDS, **fields: Any) -> list[Row]:
         """Rows of `of` shards in turn, each a second after the one before."""

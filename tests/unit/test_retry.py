@@ -1,4 +1,4 @@
-"""How long a refused record waits, and when it is given up."""
+"""Back-off of a refused record, and when it is given up."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""How far a pass may read, and when a shard is looked at next."""
+"""The bound of a pass, and when a shard is looked at next."""
 
 from hypothesis import given
 from hypothesis import strategies as st

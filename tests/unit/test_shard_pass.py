@@ -48,7 +48,7 @@ from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import RunnerSettings
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
-from tests.support.builders import DUE_MS, SHARD, broken_row, row, schedule
+from tests.support.builders import DUE_MS, SHARD, broken_row, pause, row, schedule
 from tests.support.clocks import ManualClock, TrustedClock
 from tests.support.jobs import no_jobs
 from tests.support.virtual_time import in_virtual_time
@@ -283,7 +283,7 @@ async def test_a_row_that_lands_while_its_page_is_on_its_way_is_left_out_all_the
 
 
 async def test_a_lane_whose_row_lands_while_nothing_awaits_it_is_passed_again_at_once() -> None:
-    # The landing told nobody: no pass had met a row behind it yet.
+    # The landing told no pass: none had met a row behind it yet.
     shard = Shard()
     first, behind, other = in_lane("a"), in_lane("a"), in_lane("b")
     await shard.put(first, other)
@@ -826,7 +826,7 @@ class Course:
             case 2:
                 self.late_ms += self.rng.choice((0, 1, 200, 3_000, 20_000))
             case 3:
-                self.shard.paused = Pauses(topics={"ill": 0}) if self.rng.random() < 0.5 else NOTHING_PAUSED
+                self.shard.paused = Pauses(topics={"ill": pause()}) if self.rng.random() < 0.5 else NOTHING_PAUSED
                 self.shard.lease.open_prefix(0)
             case _:
                 await self.a_pass()
@@ -910,7 +910,7 @@ async def test_the_pointer_of_a_row_that_waits_for_weeks_is_pushed_once_in_twent
 
 async def test_paused_rows_and_rows_of_a_newer_format_count_as_read() -> None:
     shard = Weeks()
-    shard.paused = Pauses(topics={"paused": 0})
+    shard.paused = Pauses(topics={"paused": pause()})
     newer = broken_row(newer_format=True, client_id="c", schedule_key="k")
     await shard.put(in_lane("a", topic="paused"), newer, broken_row(newer_format=True))
     assert await shard.pushed() == 2

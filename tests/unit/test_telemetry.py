@@ -119,7 +119,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.auth("refused")
     telemetry.auth_keys(2, current=True)
     telemetry.limited("creates")
-    telemetry.page_read("upcoming", units=12.5)
+    telemetry.metered_read("upcoming", units=12.5)
     telemetry.pending_count("counted")
     telemetry.connections(3)
     telemetry.paused(clients=1, topics=2)

@@ -46,7 +46,7 @@ def a_server(context: ssl.SSLContext) -> HttpServer:
 
 
 async def serial_shown(port: int, context: ssl.SSLContext) -> int:
-    """Of the certificate that a new connection is shown."""
+    """Serial number of the certificate that a new connection is shown."""
     _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
         der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)

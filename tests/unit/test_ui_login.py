@@ -20,7 +20,7 @@ from clockwork.access.sessions import COOKIE_BYTES_MAX, Sessions
 from clockwork.clock import SystemClock
 from clockwork.domain.rights import Right
 from clockwork.errors import CannotStart, Unauthenticated
-from clockwork.http.sessions import About
+from clockwork.http.sessions import ClusterInfo
 from clockwork.http.ui import UiPages
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.settings.model import AccessSettings, UiSettings
@@ -107,7 +107,7 @@ async def a_browser(issuer: Issuer, *, url: str | None = None, **settings: Any) 
         sessions=access.gate.sessions,
         ui=UiPages(ui, auth="oidc", https=https),
         login=access.login,
-        about=About(auth="oidc", cluster="clockwork"),
+        cluster_info=ClusterInfo(auth="oidc", cluster="clockwork"),
         checks_host=False,
         ui_url=url,
     ) as edge:

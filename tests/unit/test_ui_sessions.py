@@ -16,7 +16,7 @@ from clockwork.access.keys import KeyRing
 from clockwork.access.sessions import RENEW_MS, SESSION_MS_MAX, UNUSED_MS_MAX, Granted, Sessions, TooManyGrants
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.errors import CannotStart, Unauthenticated
-from clockwork.http.sessions import About
+from clockwork.http.sessions import ClusterInfo
 from clockwork.http.ui import UiPages
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.settings.model import UiSettings
@@ -80,8 +80,10 @@ async def a_desk(
     ring = KeyRing(keys_file, clock, PrometheusTelemetry())
     sessions = Sessions(settings, clock, keys=ring, https=https)
     pages = UiPages(settings, auth="keys", https=https)
-    about = About(auth="keys", cluster="clockwork", banner="production")
-    async with open_edge(authenticator=ring, ui=pages, sessions=sessions, about=about, checks_host=False) as edge:
+    cluster_info = ClusterInfo(auth="keys", cluster="clockwork", banner="production")
+    async with open_edge(
+        authenticator=ring, ui=pages, sessions=sessions, cluster_info=cluster_info, checks_host=False
+    ) as edge:
         yield Desk(edge, clock, ring, sessions, keys_file, secret_file, key, text)
 
 
@@ -415,7 +417,7 @@ async def test_without_keys_there_is_no_login_by_one(auth: Any) -> None:
         authenticator=authenticator,
         ui=UiPages(settings, auth=auth, https=False),
         sessions=sessions,
-        about=About(auth=auth, cluster="c"),
+        cluster_info=ClusterInfo(auth=auth, cluster="c"),
     ) as edge:
         answer = await edge.ask("POST", "/session", json={"key": "token"})
         assert (answer.status, answer.json["type"]) == (409, "urn:clockwork:problem:no-login-by-key")

@@ -1,4 +1,4 @@
-"""Wake-ups: hints on a topic to which anybody might write, so nothing in them may do harm."""
+"""Wake-ups: hints on a topic to which any program might write, so nothing in them may do harm."""
 
 import contextlib
 

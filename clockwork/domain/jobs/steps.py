@@ -76,7 +76,17 @@ from clockwork.domain.run import (
     manual_run,
     scheduled_run,
 )
-from clockwork.domain.schedule import DataForm, Failure, OnLate, RequestId, Row, Schedule, ScheduleKey, outcome_expiry_s
+from clockwork.domain.schedule import (
+    DataForm,
+    Failure,
+    OnLate,
+    RequestId,
+    Row,
+    Schedule,
+    ScheduleKey,
+    outcome_expiry_s,
+    with_last_refusal,
+)
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.triggers.trigger import FixedDelay, TimeStretch, Trigger
 from clockwork.domain.triggers.zones import RULES_VERSION
@@ -256,7 +266,7 @@ def run_delivery_of(row: Row, entry: MarkerEntry, *, retention_ms: int) -> RunDe
         scheduled_at_ms=run.scheduled_at_ms,
         at_ms=entry.at_ms,
         receipt=entry.receipt,
-        failure=entry.failure,
+        failure=with_last_refusal(entry.failure, row),
         timeout_ms=run.timeout_ms,
         expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=entry.at_ms, retention_ms=retention_ms),
     )

@@ -113,7 +113,7 @@ async def import_job(
         except (Contested, StoreUnavailable) as error:
             await deadline.pause(f"the job could not be stored in time: {error}")
         else:
-            assert isinstance(change.definition, Job), "a take-over puts a definition"
+            assert isinstance(change.definition, Job), "an import puts a definition"
             job_state.announce_armed(context, change.state)
             return JobCreated(JobView(state=change.state, job=change.definition))
 

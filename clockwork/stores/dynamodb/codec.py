@@ -301,7 +301,8 @@ def _job_of(item: Item) -> RunOfRow | None:
 
 def retry_attribute(retry: Retry) -> Attribute:
     """The attribute `retry` of a row."""
-    return {"M": {"at": number(retry.at_ms), "epoch": number(retry.epoch), "attempts": number(retry.attempts)}}
+    members = {"at": number(retry.at_ms), "epoch": number(retry.epoch), "attempts": number(retry.attempts)}
+    return {"M": members | _refusal_item(retry.last_refusal)}
 
 
 def retry_of(item: Item) -> Retry | None:
@@ -316,7 +317,16 @@ def retry_of(item: Item) -> Retry | None:
         at_ms=fields.integer(inner, "at"),
         epoch=fields.integer(inner, "epoch"),
         attempts=_attempts_of(inner),
+        last_refusal=_refusal_of(inner),
     )
+
+
+def _refusal_item(last_refusal: str | None) -> Item:
+    return {} if last_refusal is None else {"lastRefusal": {"S": last_refusal}}
+
+
+def _refusal_of(item: Item) -> str | None:
+    return fields.text(item, "lastRefusal") if "lastRefusal" in item else None
 
 
 # --- pointers and outcomes
@@ -398,7 +408,8 @@ def outcome_item(outcome: Outcome) -> Item:
             }
         }
     if (failure := outcome.failure) is not None:
-        item["failure"] = {"M": {"reason": {"S": failure.reason}, "attempts": number(failure.attempts)}}
+        ended = {"reason": {"S": failure.reason}, "attempts": number(failure.attempts)}
+        item["failure"] = {"M": ended | _refusal_item(failure.last_refusal)}
     if outcome.moved_to is not None:
         item["movedTo"] = {"N": text_of(outcome.moved_to)}
     return item
@@ -424,7 +435,9 @@ def outcome_of(item: Item) -> Outcome:
         )
     if "failure" in item:
         inner = fields.mapping(item, "failure")
-        failure = Failure(reason=fields.text(inner, "reason"), attempts=_attempts_of(inner))
+        failure = Failure(
+            reason=fields.text(inner, "reason"), attempts=_attempts_of(inner), last_refusal=_refusal_of(inner)
+        )
     return Outcome(
         client_id=client_id,
         schedule_key=schedule_key,

@@ -1,19 +1,19 @@
 """`PauseStore` on DynamoDB: one item beside those of the shards. The first pause creates it; without it nothing is
 paused."""
 
-from collections.abc import Mapping
 from typing import Final
 
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.errors import NewerFormat
 from clockwork.stores.dynamodb import attributes as fields
-from clockwork.stores.dynamodb.attributes import Attribute, Item, number
+from clockwork.stores.dynamodb.attributes import Item, attributes_of, number, values_of
 from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.pause_forms import PAUSES
 
-PAUSES: Final = "pauses"
+PAUSES_ID: Final = "pauses"
 FORMAT: Final = 1
 
-_KEY: Final[Item] = {"partitionId": {"S": PAUSES}}
+_KEY: Final[Item] = {"partitionId": {"S": PAUSES_ID}}
 
 
 class DynamoPauses:
@@ -32,6 +32,7 @@ class DynamoPauses:
     async def write_pauses(self, pauses: Pauses) -> None:
         """See `PauseStore`."""
         before = pauses.version - 1
+        names = attributes_of(PAUSES.write(pauses))
         condition = "#version = :before" if before else "attribute_not_exists(partitionId)"
         await self._client.call(
             "update_item",
@@ -48,8 +49,8 @@ class DynamoPauses:
             ExpressionAttributeValues={
                 ":v": number(FORMAT),
                 ":version": number(pauses.version),
-                ":clients": _names(pauses.clients),
-                ":topics": _names(pauses.topics),
+                ":clients": names["clients"],
+                ":topics": names["topics"],
             }
             | ({":before": number(before)} if before else {}),
         )
@@ -60,16 +61,4 @@ def pauses_of(item: Item) -> Pauses:
     written_in = fields.integer(item, "v")
     if written_in > FORMAT:
         raise NewerFormat(f"format {written_in} is newer than {FORMAT}, which this version reads")
-    return Pauses(
-        version=fields.integer(item, "version"),
-        clients=_since(fields.mapping(item, "clients")),
-        topics=_since(fields.mapping(item, "topics")),
-    )
-
-
-def _names(since_ms: Mapping[str, int]) -> Attribute:
-    return {"M": {name: number(at_ms) for name, at_ms in since_ms.items()}}
-
-
-def _since(names: Item) -> dict[str, int]:
-    return {name: fields.integer(names, name) for name in names}
+    return PAUSES.read(values_of(item), version=fields.integer(item, "version"))

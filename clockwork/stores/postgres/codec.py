@@ -45,6 +45,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores import checks
 from clockwork.stores.job_forms import RUN_OF_ROW
+from clockwork.stores.pause_forms import PAUSES
 
 FORMAT: Final = 1
 
@@ -73,6 +74,7 @@ ROW: Final[Columns] = (
     ("retry_at_ms", "bigint"),
     ("retry_epoch", "bigint"),
     ("retry_attempts", "int"),
+    ("retry_refusal", "text"),
     ("client_id", "text"),
     ("schedule_key", "bytea"),
     *CONTENT,
@@ -103,6 +105,7 @@ END: Final[Columns] = (
     ("placed_at_ms", "bigint"),
     ("reason", "text"),
     ("attempts", "int"),
+    ("last_refusal", "text"),
     ("moved_to", "numeric"),
 )
 """The head of an outcome: all but its content and its format."""
@@ -248,6 +251,7 @@ def row_values(row: Row) -> tuple[Any, ...]:
         retry.at_ms if retry is not None else None,
         retry.epoch if retry is not None else None,
         retry.attempts if retry is not None else None,
+        retry.last_refusal if retry is not None else None,
         schedule.client_id,
         key_bytes(schedule.schedule_key),
         *content_values(schedule),
@@ -265,6 +269,7 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
         retry_at_ms,
         retry_epoch,
         retry_attempts,
+        retry_refusal,
         client_id,
         schedule_key,
         *content,
@@ -279,7 +284,10 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
             if retry_epoch is None or retry_attempts is None:
                 raise Unreadable("retry: not complete")
             retry = Retry(
-                at_ms=retry_at_ms, epoch=retry_epoch, attempts=checks.attempts_of(retry_attempts, "retry_attempts")
+                at_ms=retry_at_ms,
+                epoch=retry_epoch,
+                attempts=checks.attempts_of(retry_attempts, "retry_attempts"),
+                last_refusal=retry_refusal,
             )
         return Row(
             shard=ShardId(shard),
@@ -398,6 +406,7 @@ def end_values(outcome: Outcome) -> tuple[Any, ...]:
         receipt.at_ms if receipt is not None else None,
         failure.reason if failure is not None else None,
         failure.attempts if failure is not None else None,
+        failure.last_refusal if failure is not None else None,
         text_of(outcome.moved_to) if outcome.moved_to is not None else None,
     )
 
@@ -422,6 +431,7 @@ def outcome_of(values: Iterable[Any]) -> Outcome:
         placed_at_ms,
         reason,
         attempts,
+        last_refusal,
         moved_to,
         *content,
         written_in,
@@ -437,7 +447,7 @@ def outcome_of(values: Iterable[Any]) -> Outcome:
     if reason is not None:
         if attempts is None:
             raise Unreadable("attempts: missing")
-        failure = Failure(reason=reason, attempts=checks.attempts_of(attempts, "attempts"))
+        failure = Failure(reason=reason, attempts=checks.attempts_of(attempts, "attempts"), last_refusal=last_refusal)
     has_content = content[1] is not None
     return Outcome(
         client_id=client_id,
@@ -486,15 +496,14 @@ def hints_text(hints: Mapping[int, int]) -> str:
 
 
 def pauses_bytes(pauses: Pauses) -> bytes:
-    """The names of pauses as they are stored."""
-    return orjson.dumps({"clients": dict(pauses.clients), "topics": dict(pauses.topics)})
+    """Pauses as they are stored, without their version."""
+    return orjson.dumps(PAUSES.write(pauses))
 
 
 def pauses_of(version: int, body: bytes, written_in: int) -> Pauses:
     """Reads stored pauses. Raises: Unreadable, NewerFormat."""
     check_format(written_in)
-    stored = mapping(body, "body")
-    return Pauses(version=version, clients=_since(stored, "clients"), topics=_since(stored, "topics"))
+    return PAUSES.read(mapping(body, "body"), version=version)
 
 
 # --- parts
@@ -505,13 +514,6 @@ def stored_position(text: str) -> Position:
     if text[-_FRACTION : 1 - _FRACTION] == "." and text[0] != "-":
         return Position(int(text.replace(".", "", 1)))
     return position_of(text)
-
-
-def _since(stored: Mapping[str, Any], kind: str) -> dict[str, int]:
-    names = stored.get(kind)
-    if not isinstance(names, dict):
-        raise Unreadable(f"{kind}: missing")
-    return {name: _integer(names, name) for name in names}
 
 
 def check_format(written_in: int, newest: int = FORMAT) -> None:

@@ -84,7 +84,7 @@ class PostgresJobStore(PostgresCalendars):
     # --- one job
 
     async def read_state(self, name: JobName, *, committed: bool = False) -> JobState | None:
-        """See `JobStore`. A commit is seen at one moment, so every state is settled."""
+        """See `JobStore`. A commit is seen at one moment, so every state is committed."""
         found = await self._states.get(job_codec.name_values(name))
         return job_codec.state_of(found) if found is not None else None
 

@@ -154,7 +154,7 @@ class Statements:
         self.drop_hold = f"UPDATE {s}.rows r SET hold = NULL WHERE {at} RETURNING 1"
         self.set_retry = (
             f"UPDATE {s}.rows r SET retry_at_ms = $3::bigint, retry_epoch = $4::bigint, retry_attempts = $5::int, "
-            f"hold = CASE WHEN $6::boolean THEN NULL ELSE r.hold END WHERE {at} RETURNING 1"
+            f"retry_refusal = $6::text, hold = CASE WHEN $7::boolean THEN NULL ELSE r.hold END WHERE {at} RETURNING 1"
         )
 
         # --- a key at one moment, and its last resort

@@ -424,7 +424,8 @@ class PostgresScheduleStore:
         return bool(await self.client.write("drop_hold", self.statements.drop_hold, name.shard, text_of(name.position)))
 
     async def set_retry(self, name: RowName, retry: Retry, *, drop_hold: bool) -> bool:
-        values = (name.shard, text_of(name.position), retry.at_ms, retry.epoch, retry.attempts, drop_hold)
+        mark = (retry.at_ms, retry.epoch, retry.attempts, retry.last_refusal)
+        values = (name.shard, text_of(name.position), *mark, drop_hold)
         return bool(await self.client.write("set_retry", self.statements.set_retry, *values))
 
     async def read_rows(self, shard: ShardId, positions: Sequence[Position]) -> Mapping[Position, Row | BrokenRow]:

@@ -3,10 +3,10 @@ import { html, useEffect, useMemo, useState } from "../lib.js";
 import { ClientField } from "../parts/clients.js";
 import { Choice, TextField } from "../parts/form.js";
 import { RecordPlace } from "../parts/links.js";
-import { AsOf, Nothing, View } from "../parts/states.js";
+import { AsOf, EmptyState, View } from "../parts/states.js";
 import { Table } from "../parts/table.js";
-import { Plain, plural } from "../parts/text.js";
-import { Time, instantOf, lengthText, wallInput } from "../parts/time.js";
+import { SafeText, plural } from "../parts/text.js";
+import { Time, instantOf, lengthText, wallHint, wallInput } from "../parts/time.js";
 import { call } from "../state/api.js";
 import { useResource } from "../state/poll.js";
 import { useZone } from "../state/prefs.js";
@@ -48,13 +48,13 @@ const COLUMNS = [
   { id: "at", label: "At", className: "when", cell: (row) => html`<${Time} ms=${row.at} />` },
   { id: "kind", label: "What", cell: (row) => html`<span class=${`status ${MARKS[row.kind]?.[1] ?? ""}`}><span aria-hidden="true">${MARKS[row.kind]?.[0] ?? "•"} </span>${row.kind.replace("_", " ")}</span>${row.sampled !== undefined && row.sampled > 1 && html` <span class="muted">stands for about ${row.sampled}</span>`}` },
   { id: "of", label: "Of", head: true, className: "key", cell: (row) => row.jobId !== undefined
-    ? html`<span><a href=${href("/job", { client: row.clientId, job: row.jobId, tab: "runs" })}><${Plain} text=${`${row.clientId}/${row.jobId}`} /></a> ${row.runId !== undefined && html`<span class="muted">run ${row.runId}</span>`}</span>`
-    : row.scheduleKey !== undefined ? html`<a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}><${Plain} text=${`${row.clientId}/${row.scheduleKey}`} /></a>`
+    ? html`<span><a href=${href("/job", { client: row.clientId, job: row.jobId, tab: "runs" })}><${SafeText} text=${`${row.clientId}/${row.jobId}`} /></a> ${row.runId !== undefined && html`<span class="muted">run ${row.runId}</span>`}</span>`
+    : row.scheduleKey !== undefined ? html`<a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}><${SafeText} text=${`${row.clientId}/${row.scheduleKey}`} /></a>`
       : row.clientId !== undefined ? html`client ${row.clientId}` : row.topic !== undefined ? html`topic ${row.topic}` : row.shard !== undefined ? html`<a href=${href("/cluster")}>shard ${row.shard}</a>` : "" },
+  { id: "where", label: "Where, or why", cell: (row) => html`${row.result !== undefined && html`<${SafeText} text=${row.result} />${row.lastRefusal !== undefined && html`: <${SafeText} text=${row.lastRefusal} />`}${row.attempts !== undefined && row.attempts > 1 && `, ${plural(row.attempts, "attempt")}`} `}${row.kind === "failed" ? html`<a href=${href("/dead-letters")}>dead letter</a>` : row.kafkaPartition !== undefined && html`<span class="muted"><${RecordPlace} topic=${row.topic} partition=${row.kafkaPartition} offset=${row.offset} bare /></span>`}${row.answers !== undefined ? `${Object.entries(row.answers).map(([answer, count]) => `${count.toLocaleString("en")} ${answer.replaceAll(/[_-]/g, " ")}`).join(", ")} ` : row.count !== undefined ? `${row.count.toLocaleString("en")} in all ` : ""}${row.reason !== undefined && html`<q><${SafeText} text=${row.reason} /></q>`}` },
   { id: "topic", label: "Topic", cell: (row) => row.topic ?? "" },
   { id: "lateness", label: "Lateness", className: "number", cell: (row) => (row.latenessMs === undefined ? "" : lengthText(row.latenessMs)) },
-  { id: "where", label: "Where, or why", cell: (row) => html`${row.result !== undefined && html`<${Plain} text=${row.result} />${row.attempts !== undefined && row.attempts > 1 && `, ${plural(row.attempts, "attempt")}`} `}${row.kind === "failed" ? html`<a href=${href("/dead-letters")}>dead letter</a>` : row.kafkaPartition !== undefined && html`<span class="muted"><${RecordPlace} topic=${row.topic} partition=${row.kafkaPartition} offset=${row.offset} bare /></span>`}${row.answers !== undefined ? `${Object.entries(row.answers).map(([answer, count]) => `${count.toLocaleString("en")} ${answer.replaceAll(/[_-]/g, " ")}`).join(", ")} ` : row.count !== undefined ? `${row.count.toLocaleString("en")} in all ` : ""}${row.reason !== undefined && html`<q><${Plain} text=${row.reason} /></q>`}` },
-  { id: "by", label: "By", cell: (row) => (row.by === undefined ? "" : html`<${Plain} text=${row.by} />`) },
+  { id: "by", label: "By", cell: (row) => (row.by === undefined ? "" : html`<${SafeText} text=${row.by} />`) },
 ];
 
 let numbers = 0;
@@ -92,14 +92,14 @@ export function ActivityPage({ params }) {
   return html`
     <h1 tabindex="-1">Activity</h1>
     <${Filters} params=${params} />
-    <${View} of=${list} off=${html`<p>Schedules, jobs and dead letters work without: <a href=${href("/schedules")}>Schedules</a>.</p>`}>${list.data && html`
+    <${View} of=${list} offHint=${html`<p>Schedules, jobs and dead letters work without: <a href=${href("/schedules")}>Schedules</a>.</p>`}>${list.data && html`
       <${AsOf} of=${list} live=${!from}>${list.data.keptFrom !== undefined && html`<span>, kept since <${Time} ms=${list.data.keptFrom} form="relative" /></span>`}<//>
       ${list.data.missed && html`<p class="notice warn" role="status">More happened than is kept: there is a gap in this list.</p>`}
       ${list.data.waiting.length > 0 && html`<p class="waiting"><button type="button" onClick=${show}>${list.data.waiting.length} new, show</button></p>`}
       ${from && html`<div class="buttons"><button type="button" onClick=${goOn} disabled=${later}>${list.data.more ? "Later ones" : "What came since"}</button><a href=${href("/activity", { kind: query.kind, client: query.clientId, topic: query.topic, result: query.result })}>Back to now</a></div>`}
       ${list.data.rows.length > 0
         ? html`<${Table} caption="Events, newest first" columns=${COLUMNS} rows=${list.data.rows} keyOf=${(/** @type {Row} */ row) => row.id} />`
-        : html`<${Nothing} title=${filtered ? "No event that is kept matches." : "Nothing has happened yet."}><p>${filtered ? html`<a href=${href("/activity")}>Clear the filters</a>` : html`Events appear here within a second or two. <a href=${href("/new")}>Create a schedule</a>`}</p><//>`}`}<//>`;
+        : html`<${EmptyState} title=${filtered ? "No event that is kept matches." : "Nothing has happened yet."}><p>${filtered ? html`<a href=${href("/activity")}>Clear the filters</a>` : html`Events appear here within a second or two. <a href=${href("/new")}>Create a schedule</a>`}</p><//>`}`}<//>`;
 }
 
 /** @param {{params: URLSearchParams}} props */
@@ -120,7 +120,7 @@ function Filters({ params }) {
     <${ClientField} id="client" value=${values.client} onInput=${set("client")} required=${false} />
     <${TextField} id="topic" label="Topic" value=${values.topic} onInput=${set("topic")} />
     <${TextField} id="result" label="Reason, such as topic_missing" value=${values.result} onInput=${set("result")} />
-    <${TextField} id="from" type="datetime-local" step="1" label=${`From (${zone})`} value=${values.from} onInput=${set("from")} />
+    <${TextField} id="from" type="datetime-local" step="1" label=${`From (${zone})`} value=${values.from} onInput=${set("from")} hint=${wallHint(values.from, zone)} />
     <div class="buttons"><button type="submit" class="primary">Show</button></div>
   </form>`;
 }

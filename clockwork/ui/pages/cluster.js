@@ -1,14 +1,14 @@
 /** Who does the work: shards and their owners. */
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { Dialog } from "../parts/dialog.js";
-import { Act, REASON_CHARS_MAX, TextField } from "../parts/form.js";
+import { ActionButton, REASON_CHARS_MAX, TextField } from "../parts/form.js";
 import { AsOf, Details, View } from "../parts/states.js";
 import { Table } from "../parts/table.js";
-import { Plain, plural } from "../parts/text.js";
+import { SafeText, plural } from "../parts/text.js";
 import { Time, lengthText } from "../parts/time.js";
 import { ApiError, call } from "../state/api.js";
 import { useResource } from "../state/poll.js";
-import { missing, useMe } from "../state/session.js";
+import { useMe, whyNotAllowed } from "../state/session.js";
 
 /** @import { Column } from "../parts/table.js" */
 
@@ -20,24 +20,30 @@ export function shardState(row) {
   if (row.problem) return ["bad", "cannot be read"];
   if (row.owner === undefined) return ["bad", "no owner"];
   if (row.fencedAt !== undefined) return ["warn", "owner fenced"];
-  if (row.lagMs > BEHIND_MS) return ["warn", "behind"];
+  if (row.lagMs > BEHIND_MS) return ["warn", row.oldestPaused ? "paused" : "behind"];
   return ["good", "fires"];
 }
 const MARKS = { good: "●", warn: "◆", bad: "▲" };
+const LEVELS = ["bad", "warn", "good"];
+
+/** Shards that do not fire first, the furthest behind of them on top; the others by their number. @param {Api.ShardDocument[]} rows */
+function worstFirst(rows) {
+  const level = (/** @type {Api.ShardDocument} */ row) => LEVELS.indexOf(shardState(row)[0]);
+  const lag = (/** @type {Api.ShardDocument} */ row) => (shardState(row)[0] === "good" ? 0 : row.lagMs);
+  return [...rows].sort((a, b) => level(a) - level(b) || lag(b) - lag(a) || a.shard - b.shard);
+}
 
 /** @param {{params: URLSearchParams}} props */
 export function ClusterPage({ params }) {
   const marked = params.get("shard");
   const me = useMe();
   const [fence, setFence] = useState(/** @type {Api.ShardDocument | null} */ (null));
-  const changed = useRef(false);
-  const shards = useResource("shards", async (signal) => {
-    // Answers are shared for some seconds: the reader has just changed what they show.
-    const headers = changed.current ? { "cache-control": "no-cache" } : undefined;
-    changed.current = false;
-    return (await call("GET", "/admin/shards", { headers, signal })).data;
-  }, { everyMs: EVERY_MS });
-  const why = missing(me, "admin");
+  const order = useRef(/** @type {number[] | null} */ (null));
+  const [, orderAnew] = useState(0);
+  const place = (/** @type {Api.ShardDocument} */ row) => /** @type {number[]} */ (order.current).indexOf(row.shard);
+  const shards = useResource("shards", async (signal) => (await call("GET", "/admin/shards", { signal })).data, { everyMs: EVERY_MS });
+  const keptFrom = useRef(shards.asOf);
+  const offReason = whyNotAllowed(me, "admin");
   const there = shards.data !== null;
   useEffect(() => {
     if (there && marked) document.querySelector("tr[aria-current]")?.scrollIntoView({ block: "center" });
@@ -54,10 +60,15 @@ export function ClusterPage({ params }) {
     { id: "lag", label: "Lag", className: "number", cell: (row) => lengthText(row.lagMs) },
     { id: "oldest", label: "Oldest due", cell: (row) => (row.oldestDue === undefined ? "–" : html`<${Time} ms=${row.oldestDue} />`) },
     { id: "frontier", label: "Read up to", cell: (row) => (row.frontier === undefined ? "–" : html`<${Time} ms=${row.frontier} form="relative" />`) },
-    { id: "problem", label: "Problem", cell: (row) => (row.problem ? html`<${Plain} text=${row.problem} />` : "") },
-    { id: "act", label: "Action", cell: (row) => html`<${Act} className="small" why=${why ?? (row.owner === undefined ? "it has no owner" : null)} label=${`Fence shard ${row.shard}`} onClick=${() => setFence(row)}>Fence…<//>` },
+    { id: "problem", label: "Problem", cell: (row) => (row.problem ? html`<${SafeText} text=${row.problem} />` : "") },
+    { id: "act", label: "Action", cell: (row) => html`<${ActionButton} className="small" offReason=${offReason ?? (row.owner === undefined ? "it has no owner" : null)} label=${`Fence shard ${row.shard}`} onClick=${() => setFence(row)}>Fence…<//>` },
   ];
-  const rows = shards.data?.shards ?? [];
+  const sorted = worstFirst(shards.data?.shards ?? []);
+  // The order is that of the first answer of this visit, so that no row moves under the hand that is about to fence it.
+  if (order.current === null && shards.asOf !== keptFrom.current) order.current = sorted.map((row) => row.shard);
+  const rows = order.current === null ? sorted : [...sorted].sort((a, b) => place(a) - place(b));
+  const firing = rows.findIndex((row) => shardState(row)[0] === "good");
+  const below = firing < 0 ? 0 : rows.slice(firing).filter((row) => shardState(row)[0] !== "good").length;
   const shown = rows.some((row) => row.problem) ? columns : columns.filter((each) => each.id !== "problem");
   const without = rows.filter((row) => row.owner === undefined).length;
   return html`
@@ -66,25 +77,25 @@ export function ClusterPage({ params }) {
     <section class="form" aria-labelledby="shards-title"><h2 id="shards-title">Shards</h2>
       <${View} of=${shards}>${shards.data && html`<${AsOf} of=${shards} live />
         <p>${plural(rows.length, "shard")}, ${without === 0 ? "each has an owner" : html`<strong class="status-bad">▲ ${without} without owner</strong>`}; the furthest behind is ${lengthText(Math.max(0, ...rows.map((row) => row.lagMs)))} late.</p>
+        ${below > 0 && html`<p class="waiting"><button type="button" onClick=${() => {
+          order.current = sorted.map((row) => row.shard);
+          orderAnew((count) => count + 1);
+        }}>${plural(below, "shard")} further down ${below === 1 ? "does" : "do"} not fire as ${below === 1 ? "it" : "they"} should, put ${below === 1 ? "it" : "them"} first</button></p>`}
         <${Table} caption="Shards" columns=${shown} rows=${rows} keyOf=${(/** @type {Api.ShardDocument} */ row) => String(row.shard)} marked=${marked} />`}<//></section>
     ${fence && html`<${Fence} row=${fence} rows=${rows} onClose=${(done) => {
       setFence(null);
-      if (done) {
-        changed.current = true;
-        shards.refresh();
-      }
+      if (done) shards.refresh();
     }} />`}`;
 }
 
 /** @type {Column<Api.NodeDocument>[]} */
 const NODE_COLUMNS = [
-  { id: "node", label: "Process", head: true, className: "key", cell: (row) => html`<${Plain} text=${row.node} />` },
+  { id: "node", label: "Process, version", head: true, className: "key", cell: (row) => html`<${SafeText} text=${row.node} /><br /><span class="muted">${row.version}</span>` },
   { id: "state", label: "State", cell: (row) => {
     const [level, text] = /** @type {[keyof typeof MARKS, string]} */ (row.gone ? ["bad", "gone"] : row.kafka || row.store ? ["bad", row.kafka ? `Kafka: ${row.kafka}` : `store: ${row.store}`] : row.member === false && row.fires ? ["warn", "not in the group"] : ["good", "works"]);
-    return html`<span class=${`status status-${level}`}><span aria-hidden="true">${MARKS[level]} </span><${Plain} text=${text} /></span>`;
+    return html`<span class=${`status status-${level}`}><span aria-hidden="true">${MARKS[level]} </span><${SafeText} text=${text} /></span>`;
   } },
   { id: "role", label: "Role", cell: (row) => [row.accepts && "accepts", row.fires && "fires"].filter(Boolean).join(", ") || row.role },
-  { id: "version", label: "Version", cell: (row) => row.version },
   { id: "since", label: "Since", cell: (row) => html`<${Time} ms=${row.since} form="relative" />` },
   { id: "seen", label: "Seen", cell: (row) => html`<${Time} ms=${row.seenAt} form="relative" />` },
   { id: "shards", label: "Shards", className: "number", cell: (row) => (row.assigned !== undefined && row.assigned !== row.shards ? `${row.shards} of ${row.assigned}` : row.shards) },
@@ -106,7 +117,7 @@ function Nodes() {
     <${View} of=${nodes}>${nodes.data && html`<${AsOf} of=${nodes} live readUnits=${nodes.data.units} />
       <${Table} caption="Processes" columns=${NODE_COLUMNS} rows=${nodes.data.nodes} keyOf=${(/** @type {Api.NodeDocument} */ row) => row.process} />
       ${nodes.data.membersWithoutNode?.length > 0 && html`<p class="notice warn">Kafka's group has ${plural(nodes.data.membersWithoutNode.length, "member")} that no process here is known for: ${nodes.data.membersWithoutNode.join(", ")}</p>`}
-      ${nodes.data.membersUnknown && html`<p class="notice warn">The group's members are not known: <${Plain} text=${nodes.data.membersUnknown} /></p>`}
+      ${nodes.data.membersUnknown && html`<p class="notice warn">The group's members are not known: <${SafeText} text=${nodes.data.membersUnknown} /></p>`}
       ${nodes.data.differences?.length > 0 && html`<section class="notice warn" aria-labelledby="differences-title"><h3 id="differences-title">Settings that differ</h3>
         <ul>${nodes.data.differences.map((each) => html`<li><code>${each.setting}</code>: ${each.processes.map((group) => group.map((id) => names.get(id) ?? id).join(", ")).join(" — unlike — ")}</li>`)}</ul></section>`}`}<//></section>`;
 }
@@ -138,7 +149,7 @@ function Fence({ row, rows, onClose }) {
       : html`<p role="status"><strong>${done.node} is fenced.</strong> Shards ${done.shards.join(", ")} are taken over.</p>`}
     ${error && html`<div class="notice bad" role="alert"><strong>${error.problem.title}</strong><${Details} error=${error} /></div>`}
     <div class="buttons">${done === null
-      ? html`<button type="button" data-focus onClick=${() => onClose(false)}>Do nothing</button><${Act} className="danger" why=${busy ? "under way" : null} onClick=${send}>Fence it<//>`
+      ? html`<button type="button" data-focus onClick=${() => onClose(false)}>Do nothing</button><${ActionButton} className="danger" offReason=${busy ? "under way" : null} onClick=${send}>Fence it<//>`
       : html`<button type="button" onClick=${() => onClose(true)}>Close</button>`}</div>
   <//>`;
 }

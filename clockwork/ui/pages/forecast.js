@@ -15,25 +15,28 @@ import { go, href } from "../state/url.js";
 /** @import { Column } from "../parts/table.js" */
 
 const EVERY_MS = 30_000;
-/** @type {Record<string, {text: string, ms: number, bucketMs: number}>} */
+/** @type {Record<string, {text: string, ms: number, bucketMs: number, bucketText: string}>} */
 export const RANGES = {
-  "": { text: "1 hour", ms: 3_600_000, bucketMs: 60_000 },
-  day: { text: "24 hours", ms: 86_400_000, bucketMs: 900_000 },
-  week: { text: "7 days", ms: 7 * 86_400_000, bucketMs: 3_600_000 },
+  "": { text: "1 hour", ms: 3_600_000, bucketMs: 60_000, bucketText: "minute" },
+  day: { text: "24 hours", ms: 86_400_000, bucketMs: 900_000, bucketText: "15 minutes" },
+  week: { text: "7 days", ms: 7 * 86_400_000, bucketMs: 3_600_000, bucketText: "hour" },
 };
 export const SERIES = [{ label: "counted", token: "accent" }, { label: "estimated", token: "edge" }];
 const HOT = 10;
+/** One answer has it all, so what is looked at is told at its end; its bound is known before. */
+export const COST_BOUND_TEXT = "at most 150 read units";
 const MINUTE_MS = 60_000;
 
 /**
  * Reads a forecast of the next hour, day or week. It begins now, which the service takes for itself: then it also counts what
  * is overdue, and all who look at the same hour share one answer.
  * @param {string} range one of RANGES @param {Api.Query<"GET", "/forecast">} query @param {AbortSignal} signal
+ * @param {Record<string, string>} [headers]
  */
-export async function readForecast(range, query, signal) {
+export async function readForecast(range, query, signal, headers) {
   const { ms, bucketMs } = RANGES[range] ?? RANGES[""];
   const to = range ? Math.ceil((now() + ms) / bucketMs) * bucketMs : null;
-  const answer = await call("GET", "/forecast", { query: { ...query, to, bucketMs: range ? bucketMs : null }, signal });
+  const answer = await call("GET", "/forecast", { query: { ...query, to, bucketMs: range ? bucketMs : null }, signal, headers });
   return { ...answer.data, units: answer.readUnits ?? answer.data.readUnits };
 }
 
@@ -76,9 +79,9 @@ export function ForecastPage({ params }) {
     <h1 tabindex="-1">Forecast</h1>
     <nav class="tabs" aria-label="How far">${Object.entries(RANGES).map(([name, { text }]) => html`<a href=${link({ range: name })} aria-current=${range === name ? "page" : undefined}>${text}</a>`)}</nav>
     ${filtered && html`<p>Only ${query.clientId && html`client <strong>${query.clientId}</strong>`}${query.clientId && query.topic && ", "}${query.topic && html`topic <strong>${query.topic}</strong>`}. <a href=${link({ client: "", topic: "" })}>All</a></p>`}
-    <${View} of=${found} doing="counting">${forecast && html`
-      <${AsOf} of=${found} live readUnits=${forecast.units}><span>, ${plural(forecast.lookedAt, "row")} looked at <${Time} ms=${forecast.asOf} form="relative" /></span><//>
-      <section class="card" aria-labelledby="bars-title"><h2 id="bars-title">Due, each ${lengthText(forecast.bucketMs)}</h2>
+    <${View} of=${found} doing="counting" bound=${COST_BOUND_TEXT}>${forecast && html`
+      <${AsOf} of=${found} live readUnits=${forecast.units}><span>, ${plural(forecast.lookedAt, "row")} looked at</span><//>
+      <section class="card" aria-labelledby="bars-title"><h2 id="bars-title">Due per ${RANGES[range].bucketText}</h2>
         <${Bars} title="Due schedules" points=${pointsOf(forecast)} series=${SERIES} bucketMs=${forecast.bucketMs} level=${levelOf(forecast)} sentence=${html`<${ForecastSentence} forecast=${forecast} />`} onPick=${pick} pickText="show what is due then" /></section>
       <div class="columns narrow">
         <section class="card broad" aria-labelledby="hot-title"><h2 id="hot-title">${range ? "Busiest times" : "Hot minutes"}</h2>
@@ -94,15 +97,19 @@ export function ForecastPage({ params }) {
       </div>`}<//>`;
 }
 
-/** @param {{ms: number}} props */
-const When = ({ ms }) => html`<span>${wallText(ms, useZone(), { millis: false })}</span>`;
+/** A whole minute; the date only where it is not today's. @param {{ms: number}} props */
+function When({ ms }) {
+  const zone = useZone();
+  const text = wallText(ms, zone).slice(0, 16);
+  return html`<span>${wallText(now(), zone).startsWith(text.slice(0, 10)) ? text.slice(11) : text}</span>`;
+}
 
 /** A share of the most delivered; what is above it stands out by a word and a shape. @param {number} share */
 const shareText = (share) => (share > 1
   ? html`<span class="status status-warn"><span aria-hidden="true">▲ </span>${percent(share)}, above</span>`
   : percent(share));
 /** @param {number} share */
-const percent = (share) => `${(share * 100).toLocaleString("en", { maximumFractionDigits: share < 0.1 ? 1 : 0 })} %`;
+const percent = (share) => share > 0 && share < 0.001 ? "< 0.1 %" : `${(share * 100).toLocaleString("en", { maximumFractionDigits: share < 0.1 ? 1 : 0 })} %`;
 
 /**
  * @param {{caption: string, label: string, rows?: {count: number}[], others?: number, keyOf: (row: any) => string,

@@ -1,25 +1,29 @@
 /** A client's schedules. */
 import { html, useEffect, useMemo, useState } from "../lib.js";
 import { CANCEL, FIRE, RETRY } from "../parts/actions.js";
-import { Bulk } from "../parts/bulk.js";
-import { Act, Choice, TextField, say } from "../parts/form.js";
-import { AsOf, Nothing, View } from "../parts/states.js";
+import { ActionBar, BulkDialog } from "../parts/bulk.js";
+import { Choice, TextField, announce } from "../parts/form.js";
+import { PauseLines, pausesOf, usePauses, warnedOf } from "../parts/paused.js";
+import { AsOf, EmptyState, View } from "../parts/states.js";
 import { Table } from "../parts/table.js";
-import { Plain, Status, plural } from "../parts/text.js";
-import { Time, instantOf, lengthText, wallInput } from "../parts/time.js";
+import { SafeText, Status, plural } from "../parts/text.js";
+import { Time, instantOf, lengthText, wallHint, wallInput } from "../parts/time.js";
 import { ClientChips, ClientField } from "../parts/clients.js";
 import { call } from "../state/api.js";
 import { now } from "../state/clock.js";
-import { useHold, useResource } from "../state/poll.js";
+import { jsonText } from "../state/exact.js";
+import { useObservable } from "../state/observable.js";
+import { useBlockRefresh, useResource } from "../state/poll.js";
 import { lastClient, rememberClient, useZone } from "../state/prefs.js";
-import { missing, useMe } from "../state/session.js";
-import { useStore } from "../state/store.js";
+import { useMe, whyNotAllowed } from "../state/session.js";
 import { href, setParams } from "../state/url.js";
 
-/** @import { Action, Asked } from "../parts/bulk.js" */
+/** @import { Action, BulkAction, BulkRequest } from "../parts/bulk.js" */
 /** @import { Column } from "../parts/table.js" */
 
 const PAGE = 50;
+/** Of one page, where a list is read to its end. */
+const LIMIT_MAX = 1_000;
 const EVERY_MS = 5_000;
 /** Keys of one `POST /schedules/get`; each costs 2 to 3 read units, so only rows that are seen are asked for. */
 const GET_MAX = 40;
@@ -53,13 +57,13 @@ export const columns = ({ client = false, nameless = false } = {}) => [
   {
     id: "key", label: "Key", head: true, className: "key",
     cell: (row) => row.jobId !== undefined
-      ? html`<a href=${href("/job", { client: row.clientId, job: row.jobId })}><${Plain} text=${row.jobId} /></a> <span class="muted">job</span>`
-      : html`<a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}><${Plain} text=${row.scheduleKey ?? nameless} /></a>`,
+      ? html`<a href=${href("/job", { client: row.clientId, job: row.jobId })}><${SafeText} text=${row.jobId} /></a> <span class="muted">job</span>`
+      : html`<a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}><${SafeText} text=${row.scheduleKey ?? nameless} /></a>`,
   },
   { id: "status", label: "Status", cell: (row) => html`<div><${Status} value=${row.status} />${isOverdue(row) && html` <a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}>why?<span class="sr-only"> ${row.scheduleKey} is overdue</span></a>`}</div>` },
   { id: "due", label: "Due", sorts: true, cell: (row) => html`<${Time} ms=${row.scheduleTime} />` },
   { id: "topic", label: "Topic", cell: (row) => row.delivery?.topic ?? "–" },
-  { id: "ordering", label: "Ordering key", cell: (row) => row.orderingKey === row.scheduleKey ? html`<span class="muted">its key</span>` : row.orderingKey !== undefined && html`<${Plain} text=${row.orderingKey} />` },
+  { id: "ordering", label: "Ordering key", cell: (row) => row.orderingKey === row.scheduleKey ? html`<span class="muted">its key</span>` : row.orderingKey !== undefined && html`<${SafeText} text=${row.orderingKey} />` },
   { id: "version", label: "Version", className: "number", cell: (row) => row.version },
   { id: "lateness", label: "Lateness", className: "number", cell: (row) => row.delivered ? lengthText(row.delivered.latenessMs) : "" },
 ];
@@ -81,17 +85,17 @@ export function queryOf(params) {
 export function SchedulesPage({ params }) {
   const query = queryOf(params);
   const me = useMe();
-  const last = useStore(lastClient);
+  const last = useObservable(lastClient);
   const [selected, setSelected] = useState(/** @type {Set<string>} */ (new Set()));
-  const [bulk, setBulk] = useState(/** @type {Asked | null} */ (null));
+  const [bulk, setBulk] = useState(/** @type {BulkRequest | null} */ (null));
   const [more, setMore] = useState(false);
   const key = query.clientId ? JSON.stringify(["schedules", query]) : null;
   useEffect(() => setSelected(new Set()), [key]);
   useEffect(() => rememberClient(query.clientId), [query.clientId]);
-  useHold(selected.size > 0);
+  useBlockRefresh(selected.size > 0);
 
   const list = useResource(key, async (signal, /** @type {Rows | null} */ before) => {
-    const answer = await page(query, null, signal);
+    const answer = await readPage(query, null, signal);
     if (before === null) return { rows: answer.rows, cursor: answer.cursor, waiting: [], changed: new Set(), units: answer.units, walked: 1 };
     return await updated(before, answer, signal);
   }, { everyMs: EVERY_MS });
@@ -99,13 +103,13 @@ export function SchedulesPage({ params }) {
   const next = async () => {
     setMore(true);
     try {
-      const answer = await page(query, list.data?.cursor ?? null, undefined);
+      const answer = await readPage(query, list.data?.cursor ?? null, undefined);
       list.edit((data) => ({
         ...data, cursor: answer.cursor, walked: data.walked + 1, units: answer.units,
         rows: [...data.rows, ...answer.rows.filter((row) => !data.rows.some((each) => keyOf(each) === keyOf(row)))],
       }));
     } catch (error) {
-      say(`The next page could not be read: ${/** @type {Error} */ (error).message}`);
+      announce(`The next page could not be read: ${/** @type {Error} */ (error).message}`);
     } finally {
       setMore(false);
     }
@@ -115,10 +119,12 @@ export function SchedulesPage({ params }) {
   const rows = list.data?.rows ?? [];
   const chosen = rows.filter((row) => selected.has(keyOf(row)));
   const client = query.clientId;
+  const pauses = usePauses();
+  const held = (/** @type {Row[]} */ some) => pausesOf(pauses, { client, topics: [query.topic ?? undefined, ...some.map((row) => row.delivery?.topic)] });
   const begin = (/** @type {Action} */ action, /** @type {boolean} */ all) => setBulk({
-    action, items: all ? null : chosen,
+    action: action === CANCEL ? action : warnedOf(action, held(all ? rows : chosen)), items: all ? null : chosen,
     // Without a filter by status an action is meant for what it can act on.
-    walk: all ? (signal) => walk({ ...query, status: query.status || statusOf(action) }, signal) : undefined,
+    list: all ? { keyOf, read: (cursor, signal) => readPage({ ...query, status: query.status || statusOf(action) }, cursor, signal, LIMIT_MAX) } : undefined,
     scope: all ? filterText({ ...query, status: query.status || statusOf(action) }) : `selected schedules of ${client}`,
   });
 
@@ -126,16 +132,17 @@ export function SchedulesPage({ params }) {
     <div class="head"><h1 tabindex="-1">Schedules</h1>
       <div class="buttons"><a class="button" href=${href("/new", { client })}>New schedule</a></div></div>
     <${Filters} params=${params} />
-    ${key === null && html`<${Nothing} title="Which client?">
+    ${key === null && html`<${EmptyState} title="Which client?">
       <p>Schedules are listed for one client at a time, in the order in which they are due.</p>
       <${ClientChips} path="/schedules" />
       ${last && html`<p><a href=${href("/schedules", { client: last })}>${last}</a> is the one you looked at last.</p>`}
       <p>None yet? <a href=${href("/new")}>Create a schedule</a>, or with curl:</p>
       <pre tabindex="0" role="group" aria-label="Example">${EXAMPLE}</pre><//>`}
-    ${key !== null && html`<${View} of=${list} off=${html`<p>Each schedule can be had by its key: <a href=${href("/search")}>search for client/key</a>. What is due next is under Upcoming.</p>`}>
+    ${key !== null && html`<${View} of=${list} offHint=${html`<p>Each schedule can be had by its key: <a href=${href("/search")}>search for client/key</a>. What is due next is under Upcoming.</p>`}>
       <${AsOf} of=${list} live readUnits=${list.data?.units} />
+      <${PauseLines} pauses=${held([])} />
       ${list.data !== null && list.data.waiting.length > 0 && html`<p class="waiting"><button type="button" onClick=${showNew}>${plural(list.data.waiting.length, "new one")}, show</button></p>`}
-      <${ActionBar} chosen=${chosen} me=${me} client=${client} query=${query} onAct=${begin} onNone=${() => setSelected(new Set())} any=${rows.length > 0} />
+      ${rows.length > 0 && html`<${ActionBar} selected=${chosen.length} actions=${bulkActionsOf(chosen, me, query, begin)} onNone=${() => setSelected(new Set())} />`}
       ${rows.length > 0 && html`<${Table} caption=${`Schedules of ${client}`} columns=${columns()} rows=${rows} keyOf=${keyOf} nameOf=${(/** @type {Row} */ row) => row.scheduleKey}
         selected=${selected} onSelect=${setSelected} sort=${{ by: "due", order: "asc" }} changed=${list.data?.changed} />`}
       ${rows.length === 0 && list.data?.cursor === null && html`<${Empty} query=${query} />`}
@@ -144,7 +151,7 @@ export function SchedulesPage({ params }) {
         <button type="button" onClick=${next} disabled=${more}>${more ? "Reading…" : rows.length === 0 ? "Go on" : "Show more"}</button></div>`}
       ${list.data?.cursor === null && rows.length > 0 && html`<p class="muted end">${plural(rows.length, "schedule")}; this is the end of the list.</p>`}
     <//>`}
-    ${bulk && html`<${Bulk} ...${bulk} onClose=${(done) => {
+    ${bulk && html`<${BulkDialog} ...${bulk} onClose=${(done) => {
       setBulk(null);
       if (done) {
         setSelected(new Set());
@@ -165,10 +172,10 @@ const EXAMPLE = `curl ${window.location.origin}/schedule -H 'content-type: appli
 function Empty({ query }) {
   const filtered = /** @type {const} */ (["status", "topic", "orderingKey", "dueFrom", "dueTo"]).some((name) => query[name]);
   if (filtered) {
-    return html`<${Nothing} title="No schedule matches these filters.">
+    return html`<${EmptyState} title="No schedule matches these filters.">
       <p><a href=${href("/schedules", { client: query.clientId })}>Clear the filters</a></p><//>`;
   }
-  return html`<${Nothing} title="This client has no schedules.">
+  return html`<${EmptyState} title="This client has no schedules.">
     <p>None was created, or their retention has ended. <a href=${href("/new", { client: query.clientId })}>Create one</a>, or with curl:</p>
     <pre tabindex="0" role="group" aria-label="Example">${EXAMPLE.replace('"shop"', () => JSON.stringify(query.clientId))}</pre><//>`;
 }
@@ -180,28 +187,25 @@ function filterText(query) {
 }
 
 /**
- * @param {{chosen: Row[], me: Api.MeDocument | null, client: string, query: Query, onNone: () => void, any: boolean,
- *          onAct: (action: Action, all: boolean) => void}} props
+ * @param {Row[]} chosen @param {Api.MeDocument | null} me @param {Query} query @param {(action: Action, all: boolean) => void} onAct
+ * @returns {BulkAction[]}
  */
-function ActionBar({ chosen, me, client, query, onAct, onNone, any }) {
-  if (!any) return null;
-  const cancel = missing(me, "cancel", { client });
-  const fire = missing(me, ["operate", "create"], { client });
+function bulkActionsOf(chosen, me, query, onAct) {
+  const client = query.clientId;
   const filter = query.status || null;
-  const every = (/** @type {string | null} */ why, /** @type {string} */ status) => why ?? (filter === null || filter === status ? null : `the filter shows what is ${filter}`);
-  const none = (/** @type {string | null} */ why, /** @type {string} */ status) => why ?? (chosen.some((row) => row.status === status) ? null : `none of the selected is ${status}`);
-  return html`<div class=${`action-bar ${chosen.length ? "on" : ""}`} role="group" aria-label="Actions on the selected">
-    ${chosen.length === 0
-      ? html`<span class="muted">Select rows to act on them; or act on all that match:</span>
-        <${Act} className="small" why=${every(cancel, "pending")} data-actions onClick=${() => onAct(CANCEL, true)}>Cancel all…<//>
-        <${Act} className="small" why=${every(fire, "pending")} onClick=${() => onAct(FIRE, true)}>Fire all now…<//>
-        <${Act} className="small" why=${every(fire, "failed")} onClick=${() => onAct(RETRY, true)}>Retry all…<//>`
-      : html`<strong aria-live="polite">${chosen.length} selected</strong>
-        <${Act} why=${none(cancel, "pending")} data-actions onClick=${() => onAct(CANCEL, false)}>Cancel…<//>
-        <${Act} why=${none(fire, "pending")} onClick=${() => onAct(FIRE, false)}>Fire now…<//>
-        <${Act} why=${none(fire, "failed")} onClick=${() => onAct(RETRY, false)}>Retry…<//>
-        <button type="button" class="quiet" onClick=${onNone}>Select none</button>`}
-  </div>`;
+  return /** @type {[Action, string, string, string | string[]][]} */ ([
+    [CANCEL, "Cancel…", "Cancel all…", "cancel"],
+    [FIRE, "Fire now…", "Fire all now…", ["operate", "create"]],
+    [RETRY, "Retry…", "Retry all…", ["operate", "create"]],
+  ]).map(([action, text, allText, right]) => {
+    const status = statusOf(action);
+    const refused = whyNotAllowed(me, right, { client });
+    return {
+      text, allText, onClick: (all) => onAct(action, all),
+      offReason: refused ?? (chosen.some((row) => row.status === status) ? null : `none of the selected is ${status}`),
+      offReasonAll: refused ?? (filter === null || filter === status ? null : `the filter shows what is ${filter}`),
+    };
+  });
 }
 
 /** @param {{params: URLSearchParams}} props */
@@ -226,8 +230,8 @@ function Filters({ params }) {
     <details open=${further}><summary>More filters</summary><div class="row">
       <${TextField} id="topic" label="Topic" value=${values.topic} onInput=${set("topic")} />
       <${TextField} id="ordering" label="Ordering key" value=${values.ordering} onInput=${set("ordering")} />
-      <${TextField} id="from" type="datetime-local" step="1" label=${`Due from (${zone})`} value=${values.from} onInput=${set("from")} />
-      <${TextField} id="to" type="datetime-local" step="1" label=${`Due before (${zone})`} value=${values.to} onInput=${set("to")} />
+      <${TextField} id="from" type="datetime-local" step="1" label=${`Due from (${zone})`} value=${values.from} onInput=${set("from")} hint=${wallHint(values.from, zone)} />
+      <${TextField} id="to" type="datetime-local" step="1" label=${`Due before (${zone})`} value=${values.to} onInput=${set("to")} hint=${wallHint(values.to, zone)} />
     </div></details>
     <div class="buttons"><button type="submit" class="primary">Show</button></div>
   </form>`;
@@ -248,21 +252,9 @@ function valuesOf(params, zone) {
  * @param {Query} query @param {string | null} cursor @param {AbortSignal} [signal]
  * @returns {Promise<Answer>}
  */
-async function page(query, cursor, signal, limit = PAGE) {
+async function readPage(query, cursor, signal, limit = PAGE) {
   const answer = await call("GET", "/schedules", { query: { ...query, fields: "summary", limit, cursor }, signal });
   return { rows: answer.data.schedules, cursor: answer.data.cursor, units: answer.readUnits };
-}
-
-/** @param {Query} query @param {AbortSignal} signal */
-async function* walk(query, signal) {
-  /** @type {string | null} */
-  let cursor = null;
-  do {
-    /** @type {Answer} */
-    const answer = await page(query, cursor, signal, 1_000);
-    yield answer.rows;
-    cursor = answer.cursor;
-  } while (cursor !== null);
 }
 
 /** @param {Row[]} rows @param {string | null} order */
@@ -288,13 +280,13 @@ async function updated(before, answer, signal) {
   const changed = new Set();
   const rows = before.rows.map((row) => {
     const now = fresh.get(keyOf(row));
-    if (!now || JSON.stringify(now) === JSON.stringify(row)) return row;
+    if (!now || jsonText(now) === jsonText(row)) return row;
     changed.add(keyOf(row));
     return now;
   });
   const known = new Set(rows.map(keyOf));
   const waiting = answer.rows.filter((row) => !known.has(keyOf(row)) && withinShown(row, before));
-  announce(rows, changed);
+  announceDelivered(rows, changed);
   return { ...before, rows, waiting, changed, units: answer.units, cursor: before.cursor };
 }
 
@@ -317,11 +309,11 @@ function withinShown(row, { rows, cursor }) {
 
 let saidAt = 0;
 /** @param {Row[]} rows @param {Set<string>} changed */
-function announce(rows, changed) {
+function announceDelivered(rows, changed) {
   const delivered = rows.filter((row) => changed.has(keyOf(row)) && row.status === "delivered").length;
   if (delivered === 0 || Date.now() - saidAt < 10_000) return;
   saidAt = Date.now();
-  say(`${delivered} of these ${rows.length} ${delivered === 1 ? "was" : "were"} delivered`);
+  announce(`${delivered} of these ${rows.length} ${delivered === 1 ? "was" : "were"} delivered`);
 }
 
 /** @param {Row[]} rows @param {AbortSignal} signal */

@@ -3,13 +3,11 @@ import { html, useMemo, useState } from "../lib.js";
 import { ApiError, call, schedulePath } from "../state/api.js";
 import { useZone } from "../state/prefs.js";
 import { Dialog } from "./dialog.js";
-import { Act, Choice, Field, TextField, headersOf, headersText, say } from "./form.js";
-import { pretty, treeOf } from "./json.js";
+import { ActionButton, Choice, Field, TextField, announce, focusWrong, headersOf, headersText } from "./form.js";
+import { jsonFault, pretty } from "./json.js";
 import { Details } from "./states.js";
-import { Plain } from "./text.js";
-import { ZonedTime, instantOf, lengthText, rfc3339, wallInput } from "./time.js";
-
-/** @import { WallTime } from "./time.js" */
+import { SafeText } from "./text.js";
+import { ZonedTime, instantOf, lengthText, rfc3339, wallClockOf } from "./time.js";
 
 /** @type {[string, number][]} */
 const STEPS = [["15 min later", 900_000], ["1 h later", 3_600_000], ["1 day later", 86_400_000]];
@@ -27,8 +25,8 @@ const STEPS = [["15 min later", 900_000], ["1 h later", 3_600_000], ["1 day late
 export function Change({ what, entry, client, keyName, onClose }) {
   const { schedule, etag, data } = entry;
   const zone = useZone();
-  const start = useMemo(() => ({ wall: wallInput(schedule.scheduleTime, zone), zone }), []);
-  const [time, setTime] = useState(/** @type {WallTime} */ (start));
+  const start = useMemo(() => wallClockOf(schedule.scheduleTime, zone), []);
+  const [time, setTime] = useState(start);
   const [topic, setTopic] = useState(schedule.delivery?.topic ?? "");
   const [ordering, setOrdering] = useState(schedule.orderingKey ?? "");
   const [guarantee, setGuarantee] = useState(schedule.delivery?.guarantee ?? "exactly_once");
@@ -52,9 +50,9 @@ export function Change({ what, entry, client, keyName, onClose }) {
     if (Object.keys(delivery).length > 0) changes.delivery = delivery;
   }
   const dataChanged = what === "change" && content !== before;
-  const wrongJson = dataChanged && schedule.taskDataEncoding !== "base64" && !isJson(content);
+  const wrongJson = dataChanged && schedule.taskDataEncoding !== "base64" ? jsonFault(content) : null;
   const nothing = Object.keys(changes).length === 0 && !dataChanged && headers !== null;
-  const why = nothing ? "nothing is changed" : changes.scheduleTime === null ? "the time is not decided" : wrongJson ? "the content is no JSON" : headers === null ? "the headers cannot be read" : null;
+  const offReason = nothing ? "nothing is changed" : changes.scheduleTime === null ? "the time is not decided" : wrongJson ? "the content is no JSON" : headers === null ? "the headers cannot be read" : null;
   const text = JSON.stringify(changes);
   const body = dataChanged ? `${text.slice(0, -1)}${text === "{}" ? "" : ","}"taskData":${content}}` : text;
 
@@ -63,55 +61,49 @@ export function Change({ what, entry, client, keyName, onClose }) {
     setError(null);
     try {
       await call("PUT", schedulePath(client, keyName), { text: body, headers: { "if-match": etag } });
-      say("Changed");
+      announce("Changed");
       onClose(true);
     } catch (wrong) {
       if (!(wrong instanceof ApiError)) throw wrong;
       setError(wrong);
+      focusWrong();
     } finally {
       setBusy(false);
     }
   };
-  const fields = error?.fields ?? new Map();
+  /** @template V @param {string} field @param {(value: V) => void} set */
+  const changing = (field, set) => (/** @type {V} */ value) => {
+    set(value);
+    setError((before) => before?.without(field) ?? null);
+  };
   return html`<${Dialog} title=${what === "move" ? `Move ${keyName}` : `Change ${keyName}`} onClose=${() => onClose(false)} wide=${what === "change"}>
     <form class="form" onSubmit=${(event) => {
       event.preventDefault();
-      if (!why) send();
+      if (!offReason) send();
     }}>
-      <${ZonedTime} id="scheduleTime" label="Due" value=${time} onChange=${setTime} error=${fields.get("scheduleTime")} />
-      <div class="buttons">${STEPS.map(([text, step]) => html`<button type="button" class="small" onClick=${() => setTime({ wall: wallInput(schedule.scheduleTime + step, time.zone), zone: time.zone })}>${text}</button>`)}</div>
+      <${ZonedTime} id="scheduleTime" label="Due" value=${time} onChange=${changing("scheduleTime", setTime)} error=${error?.about("scheduleTime")} pastText=${time === start ? undefined : "This time is past: it is due at once."} />
+      <div class="buttons">${STEPS.map(([text, step]) => html`<button type="button" class="small" onClick=${() => changing("scheduleTime", setTime)(wallClockOf(schedule.scheduleTime + step, time.zone))}>${text}</button>`)}</div>
       ${what === "change" && html`
         <div class="pair">
-          <${TextField} id="topic" label="Topic" value=${topic} onInput=${setTopic} error=${fields.get("delivery.topic")} />
-          <${TextField} id="orderingKey" label="Ordering key" value=${ordering} onInput=${setOrdering} error=${fields.get("orderingKey")} />
-          <${Choice} id="guarantee" label="Guarantee" value=${guarantee} onChange=${setGuarantee} options=${[["exactly_once", "exactly once"], ["at_least_once", "at least once"]]} />
+          <${TextField} id="topic" label="Topic" value=${topic} onInput=${changing("delivery.topic", setTopic)} error=${error?.about("delivery.topic")} />
+          <${TextField} id="orderingKey" label="Ordering key" value=${ordering} onInput=${changing("orderingKey", setOrdering)} error=${error?.about("orderingKey")} />
+          <${Choice} id="guarantee" label="Guarantee" value=${guarantee} onChange=${changing("delivery.guarantee", setGuarantee)} error=${error?.about("delivery.guarantee")} options=${[["exactly_once", "exactly once"], ["at_least_once", "at least once"]]} />
         </div>
         <${Field} id="taskData" label=${schedule.taskDataEncoding === "base64" ? "Content (base64, as a JSON string)" : "Content (JSON)"}
-            error=${fields.get("taskData") ?? (wrongJson ? "This is no JSON." : undefined)}>${(attributes) =>
-          html`<textarea ...${attributes} rows="12" spellcheck=${false} value=${content} onInput=${(event) => setContent(event.currentTarget.value)}></textarea>`}<//>
-        ${!Object.values(schedule.delivery?.headers ?? {}).includes(null) && html`<${Field} id="headers" label="Headers" hint="One a line, name: value." error=${fields.get("delivery.headers") ?? (headers === null ? "Each line should be name: value." : undefined)}>${(attributes) =>
-          html`<textarea ...${attributes} rows="3" spellcheck=${false} value=${headerLines} onInput=${(event) => setHeaderLines(event.currentTarget.value)}></textarea>`}<//>`}
-        <details><summary>What is sent</summary><pre tabindex="0" role="group" aria-label="What is sent"><${Plain} text=${body} lines /></pre></details>`}
-      ${ms !== null && time !== start && html`<p role="status">${ms >= schedule.scheduleTime ? `${lengthText(ms - schedule.scheduleTime)} later` : `${lengthText(schedule.scheduleTime - ms)} earlier`} than now.</p>`}
+            error=${error?.about("taskData") ?? wrongJson ?? undefined}>${(attributes) =>
+          html`<textarea ...${attributes} rows="12" spellcheck=${false} value=${content} onInput=${(event) => changing("taskData", setContent)(event.currentTarget.value)}></textarea>`}<//>
+        ${!Object.values(schedule.delivery?.headers ?? {}).includes(null) && html`<${Field} id="headers" label="Headers" hint="One a line, name: value." error=${error?.about("delivery.headers") ?? (headers === null ? "Each line should be name: value." : undefined)}>${(attributes) =>
+          html`<textarea ...${attributes} rows="3" spellcheck=${false} value=${headerLines} onInput=${(event) => changing("delivery.headers", setHeaderLines)(event.currentTarget.value)}></textarea>`}<//>`}
+        <details><summary>What is sent</summary><pre tabindex="0" role="group" aria-label="What is sent"><${SafeText} text=${body} lines /></pre></details>`}
+      ${ms !== null && time !== start && html`<p role="status">${ms >= schedule.scheduleTime ? `${lengthText(ms - schedule.scheduleTime)} later` : `${lengthText(schedule.scheduleTime - ms)} earlier`} than it is due now.</p>`}
       ${error && html`<div class="notice bad" role="alert"><strong>${error.problem.title}</strong><${Details} error=${error} />
         ${error.status === 412 && html`<p>It was changed meanwhile: close this, look, and change it again.</p>`}</div>`}
       <div class="buttons">
         <button type="button" onClick=${() => onClose(false)}>Do nothing</button>
-        <${Act} className="primary" why=${busy ? "under way" : why} onClick=${send}>${what === "move" ? "Move it" : "Change it"}<//>
+        <${ActionButton} className="primary" offReason=${busy ? "under way" : offReason} onClick=${send}>${what === "move" ? "Move it" : "Change it"}<//>
       </div>
     </form>
   <//>`;
-}
-
-/** @param {string} text */
-export function isJson(text) {
-  try {
-    treeOf(text);
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** @param {string} text */

@@ -1,7 +1,7 @@
 /** Bars over time: a figure with a sentence, the same as a table, and a cursor that arrow keys move and that is read out. */
 import { html, useEffect, useRef, useState } from "../lib.js";
+import { useObservable } from "../state/observable.js";
 import { theme, useZone } from "../state/prefs.js";
-import { useStore } from "../state/store.js";
 import UPlot from "../vendor/uplot.js";
 import { Table } from "./table.js";
 import { wallText } from "./time.js";
@@ -39,14 +39,14 @@ export function Bars({ title, points, series, bucketMs, sentence, onPick, unit =
   across.current = level;
   const [at, setAt] = useState(/** @type {number | null} */ (null));
   const [asTable, setAsTable] = useState(false);
-  const dark = useStore(theme);
+  const dark = useObservable(theme);
   const zone = useZone();
   const [system, setSystem] = useState(0);
   useEffect(() => {
     const query = matchMedia("(prefers-color-scheme: dark)");
-    const told = () => setSystem((count) => count + 1);
-    query.addEventListener("change", told);
-    return () => query.removeEventListener("change", told);
+    const changed = () => setSystem((count) => count + 1);
+    query.addEventListener("change", changed);
+    return () => query.removeEventListener("change", changed);
   }, []);
 
   /** @returns {UPlot.AlignedData} */
@@ -119,7 +119,7 @@ export function Bars({ title, points, series, bucketMs, sentence, onPick, unit =
     setAt(next);
   };
   const levelSeen = level !== null && level.value <= LEVEL_TIMES * Math.max(0, ...points.map((each) => each.values.reduce((sum, value) => sum + value, 0)));
-  const told = at !== null && points[at] ? `${wallText(points[at].at, zone, { millis: false })}: ${series.map((each, number) => `${points[at].values[number].toLocaleString("en")} ${each.label}`).join(", ")}${unit}` : "";
+  const readout = at !== null && points[at] ? `${wallText(points[at].at, zone, { millis: false })}: ${series.map((each, number) => `${points[at].values[number].toLocaleString("en")} ${each.label}`).join(", ")}${unit}` : "";
   const rows = points.filter((each) => each.values.some((value) => value > 0));
   return html`<figure>
     <figcaption>${sentence}</figcaption>
@@ -130,7 +130,7 @@ export function Bars({ title, points, series, bucketMs, sentence, onPick, unit =
         ]} /></div>`
       : html`<div class="chart" ref=${box} tabindex="0" role="application" aria-roledescription="chart" aria-label=${`${title}. Arrow keys move from bar to bar${onPick ? `, Enter: ${pickText ?? "show it"}` : ""}.`} onKeyDown=${move}></div>`}
     <div class="chart-foot">
-      <p class="chart-told" aria-live="polite">${told || html`<span class="muted">${zone}</span>`}</p>
+      <p class="chart-readout" aria-live="polite">${readout || html`<span class="muted">${zone}</span>`}</p>
       ${(series.length > 1 || levelSeen) && html`<ul class="legend">${series.map((each) => html`<li><span class=${`swatch token-${each.token}`} aria-hidden="true"></span>${each.label}</li>`)}${levelSeen && html`<li><span class=${`swatch-level token-${level.token}`} aria-hidden="true"></span>${level.label}</li>`}</ul>`}
       <button type="button" class="small quiet" onClick=${() => setAsTable(!asTable)}>${asTable ? "As a chart" : "As a table"}</button>
     </div>

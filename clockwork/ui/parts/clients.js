@@ -1,13 +1,13 @@
 /** A field for a client, with those that are known. */
 import { html, useEffect } from "../lib.js";
 import { ApiError, call } from "../state/api.js";
-import { me as meStore, useMe } from "../state/session.js";
-import { createStore, useStore } from "../state/store.js";
+import { createObservable, useObservable } from "../state/observable.js";
+import { me as observedMe, useMe } from "../state/session.js";
 import { href } from "../state/url.js";
 import { TextField } from "./form.js";
 
 const AGAIN_MS = 60_000;
-const known = createStore(/** @type {string[]} */ ([]));
+const known = createObservable(/** @type {string[]} */ ([]));
 let readAtMs = -AGAIN_MS;
 
 /** The names of the clients that were seen; read once a minute at most. */
@@ -24,12 +24,12 @@ export function useClients() {
       },
     );
   }, [who]);
-  const found = useStore(known);
+  const found = useObservable(known);
   const own = (who?.clients ?? []).filter((each) => !each.includes("*"));
   return [...new Set([...own, ...found])].sort();
 }
 
-meStore.subscribe(() => {
+observedMe.subscribe(() => {
   readAtMs = -AGAIN_MS;
 });
 

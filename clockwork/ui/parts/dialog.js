@@ -1,17 +1,18 @@
 /** A dialog: the browser's own, so focus is kept inside, Escape closes it, and focus returns to where it was. */
 import { html, useEffect, useRef } from "../lib.js";
-import { useHold } from "../state/poll.js";
+import { useBlockRefresh } from "../state/poll.js";
 
 /** @import { Hole } from "../lib.js" */
 
 let ids = 0;
 
 /**
- * Focuses the element that is marked for it; the browser's `autofocus` reports itself in the console.
+ * Focuses the element that is marked for it; the browser's `autofocus` reports itself in the console. A long dialog is not
+ * scrolled to it: its buttons stay in view at the bottom, and the reader begins at the top.
  * @param {HTMLElement | null} dialog
  */
 export function intoFocus(dialog) {
-  /** @type {HTMLElement | null | undefined} */ (dialog?.querySelector("[data-focus]"))?.focus();
+  /** @type {HTMLElement | null | undefined} */ (dialog?.querySelector("[data-focus]"))?.focus({ preventScroll: true });
 }
 
 /**
@@ -21,7 +22,7 @@ export function intoFocus(dialog) {
 export function Dialog({ title, onClose, children, wide = false, closes = true }) {
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const id = useRef(`dialog-${(ids += 1)}`);
-  useHold(true);
+  useBlockRefresh(true);
   useEffect(() => {
     const before = document.activeElement;
     const opened = dialog.current;
@@ -42,6 +43,12 @@ export function Dialog({ title, onClose, children, wide = false, closes = true }
       onCancel=${(event) => {
         event.preventDefault();
         if (closes) onClose();
+      }}
+      onClose=${(event) => {
+        // A browser lets Escape be refused once or twice, and then closes the dialog by itself.
+        if (!event.currentTarget.isConnected) return;
+        if (closes) onClose();
+        else event.currentTarget.showModal();
       }}>
     <h2 id=${id.current}>${title}</h2>
     ${children}

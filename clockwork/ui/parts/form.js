@@ -1,7 +1,7 @@
 /** Parts of forms: fields with their errors at their place, buttons that say why they are off. */
-import { html } from "../lib.js";
+import { html, useState } from "../lib.js";
 import { base } from "../state/url.js";
-import { Plain } from "./text.js";
+import { SafeText } from "./text.js";
 
 /** @import { Hole } from "../lib.js" */
 
@@ -17,7 +17,7 @@ export function Field({ id, label, error, hint, children }) {
     <label for=${id}>${label}</label>
     ${children({ id, name: id, "aria-describedby": said || undefined, "aria-invalid": error ? "true" : undefined })}
     ${hint && html`<p class="hint" id=${`${id}-hint`}>${hint}</p>`}
-    ${error && html`<p class="field-error" id=${`${id}-error`}><${Plain} text=${error} /></p>`}
+    ${error && html`<p class="field-error" id=${`${id}-error`}><${SafeText} text=${error} /></p>`}
   </div>`;
 }
 
@@ -42,20 +42,81 @@ export function Choice({ id, label, value, onChange, options, error, hint }) {
 }
 
 /**
- * A button for an action. Without the right it is there, off, and says why.
- * @param {{why?: string | null, onClick: (event: MouseEvent) => void, children: Hole, className?: string, label?: string,
+ * A button for an action. Without the right it is there, off, and says why (`offReason`; null: the button is on).
+ * @param {{offReason?: string | null, onClick: (event: MouseEvent) => void, children: Hole, className?: string, label?: string,
  *          [attribute: string]: unknown}} props
  */
-export function Act({ why = null, onClick, children, className = "", label, ...more }) {
-  return html`<button type="button" ...${more} class=${className} aria-disabled=${why ? "true" : undefined} title=${why ?? undefined} aria-label=${label}
-    onClick=${(event) => (why ? undefined : onClick(event))}>${children}${why && html`<span class="sr-only">, off: ${why}</span>`}</button>`;
+export function ActionButton({ offReason = null, onClick, children, className = "", label, ...more }) {
+  return html`<button type="button" ...${more} class=${className} aria-disabled=${offReason ? "true" : undefined} title=${offReason ?? undefined} aria-label=${label}
+    onClick=${(event) => (offReason ? undefined : onClick(event))}>${children}${offReason && html`<span class="sr-only">, off: ${offReason}</span>`}</button>`;
 }
 
 /** Puts the focus on the first field that is wrong: a button at the end of a form is far from it. */
 export function focusWrong() {
   // Once the errors are drawn.
-  setTimeout(() => /** @type {HTMLElement | null} */ (document.querySelector("main form [aria-invalid]"))?.focus(), 50);
+  setTimeout(() => {
+    const wrong = /** @type {HTMLElement | null} */ (document.querySelector("main form [aria-invalid]"));
+    const folded = wrong?.closest("details");
+    if (folded) folded.open = true;
+    wrong?.focus({ preventScroll: true });
+    // With its label, which the bar above the page would hide: the browser has the field alone in view.
+    (wrong?.closest(".field, fieldset") ?? wrong)?.scrollIntoView({ block: "nearest" });
+  }, 50);
 }
+
+/**
+ * Forms that were left before they were sent, by what they are for. They are in the tab's memory alone: content of schedules
+ * is not written to a disk.
+ */
+const drafts = /** @type {Map<string, any>} */ (new Map());
+const DRAFTS_MAX = 10;
+
+/**
+ * The values of a form. They outlive it until they are sent, whatever ends it: the reader who looks something up on another
+ * page finds them again, and so does one whose page had a defect.
+ * Not chosen: a question on leaving, since it does not help after a defect.
+ * @template T
+ * @param {string} name what the form is for
+ * @param {() => T} empty its first values
+ */
+export function useDraft(name, empty) {
+  const [kept, setKept] = useState(() => drafts.has(name));
+  const [begun, begin] = useState(0);
+  const [form, fill] = useState(() => /** @type {T} */ (drafts.get(name) ?? empty()));
+  const forget = () => {
+    drafts.delete(name);
+    setKept(false);
+  };
+  return {
+    form,
+    /** Whether the form was left before with these values. */
+    kept,
+    /** How often the reader has begun with an empty form. */
+    begun,
+    /** Changes what is not the reader's own, and so is not kept. */
+    fill,
+    /** Changes what the reader typed. @param {(before: T) => T} change */
+    edit: (change) => fill((before) => {
+      const after = change(before);
+      drafts.delete(name);
+      drafts.set(name, after);
+      if (drafts.size > DRAFTS_MAX) drafts.delete(drafts.keys().next().value ?? "");
+      return after;
+    }),
+    /** Forgets the values: they were sent. */
+    forget,
+    /** Forgets the values, and begins with an empty form. */
+    startEmpty: () => {
+      forget();
+      fill(empty());
+      begin((count) => count + 1);
+    },
+  };
+}
+
+/** Says that a form has what was typed before. @param {{of: {kept: boolean, startEmpty: () => void}}} props */
+export const DraftNotice = ({ of }) => of.kept && html`<div class="notice" role="status"><p>What you had typed here is still there.</p>
+  <button type="button" onClick=${of.startEmpty}>Start with an empty form</button></div>`;
 
 /** A text for a POSIX shell. @param {string} text */
 export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -69,8 +130,8 @@ export function curlText(method, path, body, { at = `${window.location.origin}${
 }
 
 /** Says something once, politely. @param {string} text */
-export function say(text) {
-  const place = document.getElementById("said");
+export function announce(text) {
+  const place = document.getElementById("announcement");
   if (!place) return;
   place.textContent = "";
   setTimeout(() => (place.textContent = text), 50);

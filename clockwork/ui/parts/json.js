@@ -2,7 +2,7 @@
  * JSON as it was written: tokens are coloured and folded, never parsed into numbers, so a 64-bit integer stays what it is.
  */
 import { html, useMemo, useState } from "../lib.js";
-import { Copy, Plain } from "./text.js";
+import { Copy, SafeText, plural } from "./text.js";
 
 /** @import { Hole } from "../lib.js" */
 
@@ -10,7 +10,8 @@ import { Copy, Plain } from "./text.js";
 export const SHOWN_CHARS_MAX = 64 * 1024;
 const FOLDED_FROM = 200;
 
-const TOKEN = /\s*(?:([{}[\],:])|("(?:[^"\\]|\\.)*")|(-?[0-9][-+.0-9eE]*|true|false|null))/y;
+const SPACE = /[ \t\n\r]*/y;
+const TOKEN = /([{}[\],:])|("(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")|(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null)/y;
 
 /**
  * @typedef {{kind: "object" | "array" | "string" | "number" | "word", from: number, to: number, text?: string,
@@ -18,42 +19,82 @@ const TOKEN = /\s*(?:([{}[\],:])|("(?:[^"\\]|\\.)*")|(-?[0-9][-+.0-9eE]*|true|fa
  * @typedef {{name?: string, value: Node}} Member
  */
 
+/** A text is no JSON; `at`: the characters before its first fault. */
+class JsonFault extends SyntaxError {
+  /** @param {number} at */
+  constructor(at) {
+    super(`no JSON at ${at}`);
+    this.at = at;
+  }
+}
+
 /**
- * The parts of a JSON text, each with its place in it. Raises: SyntaxError.
+ * The parts of a JSON text (RFC 8259), each with its place in it. Raises: JsonFault.
  * @param {string} text
  * @returns {Node}
  */
 export function treeOf(text) {
   let at = 0;
+  const skipSpace = () => {
+    SPACE.lastIndex = at;
+    SPACE.exec(text);
+    at = SPACE.lastIndex;
+  };
   const next = () => {
+    skipSpace();
     TOKEN.lastIndex = at;
     const found = TOKEN.exec(text);
-    if (!found) throw new SyntaxError(`no JSON at ${at}`);
+    if (!found) throw new JsonFault(at);
     at = TOKEN.lastIndex;
     return found;
   };
+  /** @type {(found: RegExpExecArray) => JsonFault} */
+  const unexpected = (found) => new JsonFault(at - found[0].length);
   /** @type {(found: RegExpExecArray) => Node} */
   const value = (found) => {
     const token = found[1] ?? found[2] ?? found[3];
     const from = at - token.length;
     if (found[2]) return { kind: "string", from, to: at, text: token };
     if (found[3]) return { kind: /^[-0-9]/.test(token) ? "number" : "word", from, to: at, text: token };
-    if (token !== "{" && token !== "[") throw new SyntaxError(`no value at ${from}`);
-    const kind = token === "{" ? "object" : "array";
+    if (token !== "{" && token !== "[") throw unexpected(found);
+    const [kind, close] = token === "{" ? /** @type {const} */ (["object", "}"]) : /** @type {const} */ (["array", "]"]);
     /** @type {Member[]} */
     const members = [];
-    for (let each = next(); each[1] !== "}" && each[1] !== "]"; each = next()) {
-      if (each[1] === ",") continue;
+    let each = next();
+    while (each[1] !== close) {
+      if (members.length > 0) {
+        if (each[1] !== ",") throw unexpected(each);
+        each = next();
+      }
       if (kind === "array") members.push({ value: value(each) });
       else {
+        if (!each[2]) throw unexpected(each);
         const name = JSON.parse(each[2]);
-        if (next()[1] !== ":") throw new SyntaxError(`no colon at ${at}`);
+        const colon = next();
+        if (colon[1] !== ":") throw unexpected(colon);
         members.push({ name, value: value(next()) });
       }
+      each = next();
     }
     return { kind, from, to: at, members };
   };
-  return value(next());
+  const whole = value(next());
+  skipSpace();
+  if (at < text.length) throw new JsonFault(at);
+  return whole;
+}
+
+/** The place of the first fault of a text that should be JSON, in words; null: it is JSON. @param {string} text */
+export function jsonFault(text) {
+  try {
+    treeOf(text);
+    return null;
+  } catch (error) {
+    if (!(error instanceof JsonFault)) throw error;
+    if (error.at >= text.length) return text.trim() ? "This is no JSON: it ends too early." : "This is no JSON: it is empty.";
+    const before = text.slice(0, error.at).split("\n");
+    return `This is no JSON: see line ${before.length}, column ${/** @type {string} */ (before.at(-1)).length + 1}.`;
+  }
 }
 
 /**
@@ -118,16 +159,16 @@ export function Json({ text, name = "content.json", label = "Content" }) {
       ${cut && html`<span>The first ${SHOWN_CHARS_MAX / 1024} KiB of ${Math.ceil(text.length / 1024)}. </span><${Download} text=${text} name=${name} />`}
     </div>
     <pre tabindex="0" role="group" aria-label=${label}>${tree === null
-      ? html`<${Plain} text=${text.slice(0, SHOWN_CHARS_MAX)} lines />`
-      : html`<${Part} node=${tree} depth=${0} />`}</pre>
+      ? html`<${SafeText} text=${text.slice(0, SHOWN_CHARS_MAX)} lines />`
+      : html`<${JsonNode} node=${tree} depth=${0} />`}</pre>
   </div>`;
 }
 
 /** @param {{node: Node, depth: number, name?: string}} props */
-function Part({ node, depth, name }) {
-  const start = name === undefined ? null : html`<span class="j-name"><${Plain} text=${JSON.stringify(name)} /></span>: `;
+function JsonNode({ node, depth, name }) {
+  const start = name === undefined ? null : html`<span class="j-name"><${SafeText} text=${JSON.stringify(name)} /></span>: `;
   if (!node.members) {
-    return html`${start}<span class=${`j-${node.kind}`}><${Plain} text=${node.text} /></span>`;
+    return html`${start}<span class=${`j-${node.kind}`}><${SafeText} text=${node.text} /></span>`;
   }
   return html`<${Fold} node=${node} depth=${depth} start=${start} />`;
 }
@@ -138,12 +179,12 @@ function Fold({ node, depth, start }) {
   const [first, last] = node.kind === "object" ? ["{", "}"] : ["[", "]"];
   const [open, setOpen] = useState(depth < 3 && members.length <= FOLDED_FROM);
   if (members.length === 0) return html`${start}${first}${last}`;
-  const count = `${members.length} ${node.kind === "object" ? "members" : "items"}`;
+  const count = plural(members.length, node.kind === "object" ? "member" : "item");
   return html`${start}<button type="button" class="fold" aria-expanded=${open} onClick=${() => setOpen(!open)}>
       <span aria-hidden="true">${open ? "▾" : "▸"}</span><span class="sr-only">${open ? "fold" : "unfold"} ${count}</span></button>${first}${
     open
       ? html`<div class="j-members">${members.map(({ name, value }, number) =>
-          html`<div><${Part} node=${value} depth=${depth + 1} name=${name} />${number < members.length - 1 ? "," : ""}</div>`)}</div>`
+          html`<div><${JsonNode} node=${value} depth=${depth + 1} name=${name} />${number < members.length - 1 ? "," : ""}</div>`)}</div>`
       : html`<span class="muted"> ${count} </span>`
   }${last}`;
 }

@@ -1,8 +1,8 @@
 /** The login, over the page: what was there stays, forms included. */
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { ApiError } from "../state/api.js";
+import { useObservable } from "../state/observable.js";
 import { login, loginWanted } from "../state/session.js";
-import { useStore } from "../state/store.js";
 import { base, usePlace } from "../state/url.js";
 import { intoFocus } from "./dialog.js";
 import { Details } from "./states.js";
@@ -18,7 +18,7 @@ const WHY = {
 };
 
 export function Login() {
-  const wanted = useStore(loginWanted);
+  const wanted = useObservable(loginWanted);
   const { params } = usePlace();
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const [key, setKey] = useState("");
@@ -48,7 +48,8 @@ export function Login() {
     }
   };
   const next = `${window.location.pathname}${window.location.search}`;
-  return html`<dialog ref=${dialog} class="narrow" aria-labelledby="login-title" onCancel=${(event) => event.preventDefault()}>
+  return html`<dialog ref=${dialog} class="narrow" aria-labelledby="login-title" onCancel=${(event) => event.preventDefault()}
+      onClose=${(event) => event.currentTarget.isConnected && event.currentTarget.showModal()}>
     <h2 id="login-title">Log in</h2>
     ${why && html`<p class="field-error" role="alert">${why}</p>`}
     ${oidc

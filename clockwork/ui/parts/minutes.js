@@ -92,7 +92,7 @@ export function HeatMap({ minutes, boundsMs, from, to, stepMs }) {
     if (column >= 0 && column < columns && row >= 0 && row <= ROWS_MS.length) place(column, row);
     else setAt(null);
   };
-  const told = at === null ? "" : `${whenText(from + at.column * stepMs)}, ${rowText(at.row)}: ${plural(countAt(at), "delivery", "deliveries")}`;
+  const readout = at === null ? "" : `${whenText(from + at.column * stepMs)}, ${rowText(at.row)}: ${plural(countAt(at), "delivery", "deliveries")}`;
   const sentence = all === 0 || worst === null
     ? html`Nothing was delivered in this time.`
     : html`${((1 - late / all) * 100).toFixed(late === 0 ? 0 : 2)} % of ${all.toLocaleString("en")} deliveries within ${lengthText(LATE_MS)} of their time; the latest ${rowText(worst.row)}, at ${whenText(worst.at)}.`;
@@ -115,6 +115,6 @@ export function HeatMap({ minutes, boundsMs, from, to, stepMs }) {
           ${Array.from({ length: Math.ceil(columns / every) }, (_, number) => html`<text x=${CELL.left + number * every * CELL.width} y=${height - 4} class="heat-text">${wallText(from + number * every * stepMs, zone).slice(11, 16)}</text>`)}
           ${at !== null && html`<rect x=${CELL.left + at.column * CELL.width} y=${(ROWS_MS.length - at.row) * CELL.height} width=${CELL.width} height=${CELL.height} class="heat-at" />`}
         </svg></div>`}
-    <div class="chart-foot"><p class="chart-told" aria-live="polite">${told || html`<span class="muted">${zone}, each ${lengthText(stepMs)}</span>`}</p><button type="button" class="small quiet" onClick=${() => setAsTable(!asTable)}>${asTable ? "As a map" : "As a table"}</button></div>
+    <div class="chart-foot"><p class="chart-readout" aria-live="polite">${readout || html`<span class="muted">${zone}, each ${lengthText(stepMs)}</span>`}</p><button type="button" class="small quiet" onClick=${() => setAsTable(!asTable)}>${asTable ? "As a map" : "As a table"}</button></div>
   </figure>`;
 }

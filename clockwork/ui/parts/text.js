@@ -28,7 +28,7 @@ export function partsOf(text, { lines = false } = {}) {
 }
 
 /** Text of a stranger, in one line unless `lines`. @param {{text: unknown, lines?: boolean}} props */
-export function Plain({ text, lines = false }) {
+export function SafeText({ text, lines = false }) {
   const parts = partsOf(String(text), { lines });
   return html`<bdi>${parts.map((part) =>
     typeof part === "string" ? part : html`<span class="hidden-char" title="a character that cannot be seen">${part.code}</span>`

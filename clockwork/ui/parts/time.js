@@ -1,8 +1,8 @@
 /** Times: in the zone that the reader chose, with milliseconds, and relative to the server's now. */
 import { html, useEffect, useRef } from "../lib.js";
 import { now, useNow } from "../state/clock.js";
-import { timeForm, useZone } from "../state/prefs.js";
-import { createStore, useStore } from "../state/store.js";
+import { createObservable, useObservable } from "../state/observable.js";
+import { isZone, timeForm, useZone, zone as chosenZone } from "../state/prefs.js";
 import { intoFocus } from "./dialog.js";
 import { Copy } from "./text.js";
 
@@ -84,7 +84,7 @@ export function relativeText(ms, at = now()) {
 }
 
 /** The time whose other forms are shown: they are one element for the whole page. */
-const opened = createStore(/** @type {{ms: number, by: Element} | null} */ (null));
+const opened = createObservable(/** @type {{ms: number, by: Element} | null} */ (null));
 
 /**
  * A time. A click shows it as UTC, RFC 3339 and epoch ms, each to copy.
@@ -92,7 +92,7 @@ const opened = createStore(/** @type {{ms: number, by: Element} | null} */ (null
  */
 export function Time({ ms, form, label }) {
   const zone = useZone();
-  const chosen = useStore(timeForm);
+  const chosen = useObservable(timeForm);
   const shown = form ?? chosen;
   useNow(shown === "absolute" ? 3_600_000 : 1_000);
   const absolute = wallText(ms, zone);
@@ -112,7 +112,7 @@ export function Time({ ms, form, label }) {
 
 /** The other forms of the time that was clicked. */
 export function TimeForms() {
-  const open = useStore(opened);
+  const open = useObservable(opened);
   const zone = useZone();
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => {
@@ -141,13 +141,13 @@ export function TimeForms() {
   </dialog>`;
 }
 
-// --- from a wall time to the instant
+// --- from a wall-clock time to the instant
 
 const WALL = /^(\d{4})-(\d{2})-(\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,3}))?)?$/;
 
 /**
- * The instants that a wall time names in a zone: none where clocks were put forward over it, two where it comes twice.
- * @param {string} text @param {string} zone
+ * The instants that a wall-clock time names in a zone: none where clocks were put forward over it, two where it comes twice.
+ * @param {string} text @param {string} zone one that the browser knows
  * @returns {number[] | null} null: it is no time
  */
 export function instantsOf(text, zone) {
@@ -163,45 +163,63 @@ export function instantsOf(text, zone) {
   return [...offsets].map((each) => asUtc - each).filter((each) => wallText(each, zone) === wanted).sort((a, b) => a - b);
 }
 
-/** What a field for a wall time starts with. @param {number} ms @param {string} zone */
+/** What a field for a wall-clock time starts with. @param {number} ms @param {string} zone */
 export const wallInput = (ms, zone) => wallText(ms, zone, { millis: ms % 1_000 !== 0 }).replace(" ", "T");
 
 export const ZONES = typeof Intl.supportedValuesOf === "function" ? ["UTC", ...Intl.supportedValuesOf("timeZone")] : ["UTC"];
 
-/** @typedef {{wall: string, zone: string, choice?: number}} WallTime `choice`: which of two instants that it names */
+/**
+ * @typedef {{wall: string, zone: string, choice?: number}} WallClockTime `zone`: as it is typed, so maybe unfinished and none;
+ *   `choice`: which of two instants that it names
+ */
 
 /**
- * A wall time and its zone, with the instant that they name. A time that does not exist, or exists twice, is to be decided.
- * @param {{id: string, label: string, value: WallTime, onChange: (value: WallTime) => void, error?: string,
- *          required?: boolean}} props
+ * What names an instant in the zone of a field, or in the reader's where the field's is none.
+ * @param {number} ms @param {string} zone
+ * @returns {WallClockTime}
  */
-export function ZonedTime({ id, label, value, onChange, error, required = false }) {
+export function wallClockOf(ms, zone) {
+  const known = isZone(zone) ? zone : chosenZone();
+  return { wall: wallInput(ms, known), zone: known };
+}
+
+/**
+ * A wall-clock time and its zone, with the instant that they name. A time that does not exist, or exists twice, is to be decided.
+ * @param {{id: string, label: string, value: WallClockTime, onChange: (value: WallClockTime) => void, error?: string,
+ *          required?: boolean, pastText?: string}} props `pastText`: said of an instant before now
+ */
+export function ZonedTime({ id, label, value, onChange, error, required = false, pastText }) {
   const at = useNow();
-  const found = value.wall ? instantsOf(value.wall, value.zone) : [];
-  const before = found && found.length === 0 && value.wall ? nearestAfterGap(value.wall, value.zone) : null;
+  const { wall, zone } = value;
+  const known = isZone(zone);
+  const found = wall && known ? instantsOf(wall, zone) : [];
+  const before = found && found.length === 0 && wall && known ? nearestAfterGap(wall, zone) : null;
   const ms = instantOf(value);
   return html`<fieldset class="zoned" id=${id} aria-describedby=${`${id}-said`}>
     <legend>${label}</legend>
     <label>Date and time
-      <input type="datetime-local" step="0.001" name=${id} required=${required} value=${value.wall} aria-invalid=${error ? "true" : undefined}
+      <input type="datetime-local" step="0.001" name=${id} required=${required} value=${wall} aria-invalid=${error ? "true" : undefined}
         onInput=${(event) => onChange({ ...value, wall: event.currentTarget.value, choice: undefined })} />
     </label>
-    <label>Time zone
-      <input list="zones" value=${value.zone} spellcheck=${false} autocomplete="off"
-        onChange=${(event) => onChange({ ...value, zone: event.currentTarget.value.trim() || "UTC", choice: undefined })} />
-    </label>
+    <div class="zone-field"><label>Time zone
+        <input list="zones" value=${zone} spellcheck=${false} autocomplete="off" aria-invalid=${known ? undefined : "true"} aria-describedby=${known ? undefined : `${id}-zone-error`}
+          onInput=${(event) => onChange({ ...value, zone: event.currentTarget.value.trim(), choice: undefined })} />
+      </label>
+      ${!known && html`<p class="field-error" id=${`${id}-zone-error`}>${zone ? html`${zone} is no time zone that this browser knows.` : "A time zone is needed, such as UTC."}</p>`}
+    </div>
     <div id=${`${id}-said`} class="said" aria-live="polite">
       ${error && html`<p class="field-error">${error}</p>`}
       ${found === null && html`<p class="field-error">This is no time.</p>`}
-      ${before !== null && html`<p class="field-error">Clocks in ${value.zone} were put forward over this time: it does not exist.${" "}
-        <button type="button" class="small" onClick=${() => onChange({ ...value, wall: wallInput(before, value.zone) })}>
-          Use ${wallText(before, value.zone, { millis: false })}</button></p>`}
+      ${before !== null && html`<p class="field-error">Clocks in ${zone} were put forward over this time: it does not exist.${" "}
+        <button type="button" class="small" onClick=${() => onChange({ ...value, wall: wallInput(before, zone) })}>
+          Use ${wallText(before, zone, { millis: false })}</button></p>`}
       ${found && found.length === 2 && html`<div role="radiogroup" aria-label="Which of the two">
-        <p>Clocks in ${value.zone} are put back: this time comes twice.</p>
+        <p>Clocks in ${zone} are put back: this time comes twice.</p>
         ${found.map((each, number) => html`<label class="choice"><input type="radio" name=${`${id}-which`} checked=${value.choice === number}
-          onChange=${() => onChange({ ...value, choice: number })} /> the ${number === 0 ? "first" : "second"}, ${offsetAt(value.zone, each)}</label>`)}
+          onChange=${() => onChange({ ...value, choice: number })} /> the ${number === 0 ? "first" : "second"}, ${offsetAt(zone, each)}</label>`)}
       </div>`}
-      ${ms !== null && html`<p class="muted"><span>${rfc3339(ms, value.zone)}</span>, ${relativeText(ms, at)}</p>`}
+      ${ms !== null && html`<p class="muted"><span>${rfc3339(ms, zone)}</span>, ${relativeText(ms, at)}</p>`}
+      ${ms !== null && pastText && ms < at && html`<p class="status-warn"><span aria-hidden="true">◆ </span>${pastText}</p>`}
     </div>
   </fieldset>`;
 }
@@ -215,18 +233,19 @@ function nearestAfterGap(wall, zone) {
   return asUtc - offsetMsAt(zone, asUtc - 86_400_000);
 }
 
-/** The instant of a `ZonedTime`'s value; null while it is not decided. @param {WallTime} value @returns {number | null} */
+/** The instant of a `ZonedTime`'s value; null while it is not decided. @param {WallClockTime} value @returns {number | null} */
 export function instantOf({ wall, zone, choice }) {
-  if (!wall) return null;
-  let found;
-  try {
-    found = instantsOf(wall, zone);
-  } catch {
-    return null; // No such zone: the service says so, too.
-  }
+  if (!wall || !isZone(zone)) return null;
+  const found = instantsOf(wall, zone);
   if (!found || found.length === 0) return null;
   if (found.length === 1) return found[0];
   return choice === undefined ? null : found[choice];
+}
+
+/** RFC 3339 of what stands in a field for a date and time: the browser writes that by its own language. @param {string} wall @param {string} zone */
+export function wallHint(wall, zone) {
+  const ms = instantOf({ wall, zone, choice: 0 });
+  return ms === null ? undefined : rfc3339(ms, zone);
 }
 
 /** All zones, once for every field. */

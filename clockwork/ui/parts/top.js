@@ -1,16 +1,17 @@
 /** The bar above every page: menu, search, live or paused, time zone, theme, who the reader is. */
 import { html, useRef, useState } from "../lib.js";
 import { SKEW_MS_MAX, skew, useNow } from "../state/clock.js";
-import { browserZone, isZone, pausedSince, setShortcuts, setTheme, setTimeForm, setZone, shortcutsOn, theme, timeForm, togglePause, useZone } from "../state/prefs.js";
+import { useObservable } from "../state/observable.js";
+import { trouble } from "../state/poll.js";
+import { browserZone, isZone, refreshOffSince, setShortcuts, setTheme, setTimeForm, setZone, shortcutsOn, theme, timeForm, toggleRefresh, useZone } from "../state/prefs.js";
 import { logout, useMe } from "../state/session.js";
-import { useStore } from "../state/store.js";
 import { go, href } from "../state/url.js";
 import { lengthText, ZONES } from "./time.js";
 
 /** @param {{menu: boolean, onMenu: () => void, cluster?: string}} props */
 export function TopBar({ menu, onMenu, cluster }) {
   const who = useMe();
-  const off = useStore(skew);
+  const off = useObservable(skew);
   return html`<div class="top-row">
       <button type="button" class="menu-button" aria-expanded=${menu} aria-controls="nav" onClick=${onMenu}>
         <${Icon} name="menu" /> Menu</button>
@@ -18,7 +19,7 @@ export function TopBar({ menu, onMenu, cluster }) {
       <${Search} />
       <${Live} />
       <${Settings} />
-      ${who && who.auth !== "none" && html`<${Person} who=${who} />`}
+      ${who && who.auth !== "none" && html`<${AccountMenu} who=${who} />`}
     </div>
     ${Math.abs(off) > SKEW_MS_MAX && html`<p class="skew" role="status"><span aria-hidden="true">▲ </span>Your clock is ${lengthText(off)} ${off > 0 ? "behind" : "ahead of"} the service's. Times relative to now are by the service's clock.</p>`}`;
 }
@@ -29,24 +30,27 @@ function Search() {
     event.preventDefault();
     if (text.trim()) go(href("/search", { q: text.trim() }));
   }}>
-    <label class="sr-only" for="search">Search a schedule: client/key, or a key</label>
-    <input id="search" type="search" placeholder="Find a schedule: its key, or client/key" autocomplete="off" spellcheck=${false} value=${text} onInput=${(event) => setText(event.currentTarget.value)} />
+    <label class="sr-only" for="search">Search a schedule: client/key, or a whole key. Keys are compared exactly.</label>
+    <input id="search" type="search" placeholder="A whole key, client/key, or a client" autocomplete="off" spellcheck=${false} value=${text} onInput=${(event) => setText(event.currentTarget.value)} />
   </form>`;
 }
 
+/** Whether the page is live, and what keeps it from that. A click pauses it, or lets it go on. */
 function Live() {
-  const since = useStore(pausedSince);
+  const since = useObservable(refreshOffSince);
+  const kept = useObservable(trouble);
   useNow(1_000);
-  return html`<button type="button" class=${since === null ? "live" : "live off"} aria-pressed=${since !== null} onClick=${togglePause}>
-    <span aria-hidden="true">${since === null ? "●" : "‖"}</span> ${since === null ? "Live" : `Paused ${lengthText(Date.now() - since)}`}</button>`;
+  const [mark, text] = since !== null ? ["‖", `Paused ${lengthText(Date.now() - since)}`] : kept === "away" ? ["▲", "Not answered"] : kept === "limit" ? ["◆", "Over a limit"] : ["●", "Live"];
+  return html`<button type="button" class=${`live ${since !== null ? "off" : kept ?? ""}`} aria-pressed=${since !== null} onClick=${toggleRefresh}>
+    <span aria-hidden="true">${mark}</span> ${text}</button>`;
 }
 
 function Settings() {
   const menu = useRef(/** @type {HTMLDetailsElement | null} */ (null));
   const zone = useZone();
-  const form = useStore(timeForm);
-  const dark = useStore(theme);
-  const letters = useStore(shortcutsOn);
+  const form = useObservable(timeForm);
+  const dark = useObservable(theme);
+  const letters = useObservable(shortcutsOn);
   const [typed, setTyped] = useState("");
   const [wrong, setWrong] = useState("");
   const take = (/** @type {string} */ name) => {
@@ -90,7 +94,7 @@ function Settings() {
 }
 
 /** @param {{who: Api.MeDocument}} props */
-function Person({ who }) {
+function AccountMenu({ who }) {
   return html`<details class="drop"><summary><${Icon} name="person" /> <span class="person-name">${who.name}</span></summary>
     <div class="drop-box">
       <dl class="facts">

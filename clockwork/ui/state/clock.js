@@ -1,12 +1,12 @@
 /** The time as the server has it: the browser's clock, put right by the `Date` of the answers. */
 import { useEffect, useState } from "../lib.js";
-import { createStore } from "./store.js";
+import { createObservable } from "./observable.js";
 
 /** Off by more than this, and the reader is told. */
 export const SKEW_MS_MAX = 5_000;
 
 /** Milliseconds to add to the browser's clock. */
-export const skew = createStore(0);
+export const skew = createObservable(0);
 let known = false;
 
 /**

@@ -1,5 +1,5 @@
 /** What the reader has chosen for this browser. Only the time zone is also in the URL: a pasted link shows the same times. */
-import { createStore, useStore } from "./store.js";
+import { createObservable, useObservable } from "./observable.js";
 import { place, setParams } from "./url.js";
 
 /** @type {(name: string, otherwise: string) => string} */
@@ -32,7 +32,7 @@ export function isZone(name) {
   }
 }
 
-const chosenZone = createStore(stored("zone", ""));
+const chosenZone = createObservable(stored("zone", ""));
 
 /** The time zone that times are shown in. */
 export function zone() {
@@ -42,8 +42,8 @@ export function zone() {
 
 /** As `zone`, in a component. */
 export function useZone() {
-  useStore(place);
-  useStore(chosenZone);
+  useObservable(place);
+  useObservable(chosenZone);
   return zone();
 }
 
@@ -55,7 +55,7 @@ export function setZone(name) {
 }
 
 /** `both`, `absolute` or `relative`. */
-export const timeForm = createStore(stored("times", "both"));
+export const timeForm = createObservable(stored("times", "both"));
 /** @param {string} form */
 export function setTimeForm(form) {
   keep("times", form);
@@ -63,7 +63,7 @@ export function setTimeForm(form) {
 }
 
 /** Whether single-letter shortcuts work (WCAG 2.1.4: they can be turned off). */
-export const shortcutsOn = createStore(stored("shortcuts", "on") === "on");
+export const shortcutsOn = createObservable(stored("shortcuts", "on") === "on");
 /** @param {boolean} on */
 export function setShortcuts(on) {
   keep("shortcuts", on ? null : "off");
@@ -71,7 +71,7 @@ export function setShortcuts(on) {
 }
 
 /** `light`, `dark` or `auto`. The cookie lets the server set it before the first paint. */
-export const theme = createStore(document.documentElement.dataset.theme ?? "auto");
+export const theme = createObservable(document.documentElement.dataset.theme ?? "auto");
 /** @param {string} name */
 export function setTheme(name) {
   document.cookie = `theme=${name === "auto" ? "; Max-Age=0" : `${name}; Max-Age=31536000`}; Path=/; SameSite=Lax`;
@@ -79,12 +79,12 @@ export function setTheme(name) {
   theme.set(name);
 }
 
-/** Since when updates are paused by hand, in the browser's epoch ms; null: they are live. */
-export const pausedSince = createStore(/** @type {number | null} */ (null));
-export const togglePause = () => pausedSince.set(pausedSince.get() === null ? Date.now() : null);
+/** Since when the reader has refreshes off, in the browser's epoch ms; null: they are live. */
+export const refreshOffSince = createObservable(/** @type {number | null} */ (null));
+export const toggleRefresh = () => refreshOffSince.set(refreshOffSince.get() === null ? Date.now() : null);
 
 /** The client that was looked at last, for pages that want one. */
-export const lastClient = createStore(stored("client", ""));
+export const lastClient = createObservable(stored("client", ""));
 /** @param {string | null} name */
 export function rememberClient(name) {
   if (!name) return;

@@ -1,18 +1,19 @@
 /** Who the reader is, and what they may do: `GET /me`. */
-import { ApiError, call, forget, told } from "./api.js";
-import { createStore, useStore } from "./store.js";
+import { ApiError, call, forget, nodeReachable, onLoginNeeded } from "./api.js";
+import { createObservable, useObservable } from "./observable.js";
 import { base } from "./url.js";
 
 /** null: not known yet. */
-export const me = createStore(/** @type {Api.MeDocument | null} */ (null));
+export const me = createObservable(/** @type {Api.MeDocument | null} */ (null));
 /** True while a login lies over the page. */
-export const loginWanted = createStore(false);
+export const loginWanted = createObservable(false);
 /** Counts logins: what is shown is read again after each. */
-export const logins = createStore(0);
+export const logins = createObservable(0);
 /** Why the node could not be asked who the reader is. */
-export const meError = createStore(/** @type {ApiError | null} */ (null));
+export const meError = createObservable(/** @type {ApiError | null} */ (null));
 
-told.loginNeeded = () => loginWanted.set(true);
+onLoginNeeded(() => loginWanted.set(true));
+nodeReachable.subscribe(() => nodeReachable.get() && meError.get() && loadMe());
 
 export async function loadMe() {
   try {
@@ -63,7 +64,7 @@ function covers(patterns, name) {
  * @param {string | string[]} rights one of these is enough
  * @param {{client?: string, topic?: string}} [scope]
  */
-export function missing(who, rights, { client, topic } = {}) {
+export function whyNotAllowed(who, rights, { client, topic } = {}) {
   if (who === null) return "not logged in";
   const wanted = [rights].flat();
   if (!wanted.some((each) => who.rights.includes(each))) return `needs the right ${wanted.join(" or ")}`;
@@ -72,4 +73,4 @@ export function missing(who, rights, { client, topic } = {}) {
   return null;
 }
 
-export const useMe = () => useStore(me);
+export const useMe = () => useObservable(me);

@@ -3,7 +3,7 @@
  * back, reload and a pasted link give the same page. Links are ordinary anchors; one listener turns a plain click on them
  * into a change of the address.
  */
-import { createStore, useStore } from "./store.js";
+import { createObservable, useObservable } from "./observable.js";
 
 export const base = document.documentElement.dataset.base ?? "";
 const ROOT = `${base}/ui`;
@@ -15,11 +15,11 @@ function read() {
   return { path: path || "/", params: new URLSearchParams(window.location.search) };
 }
 
-export const place = createStore(read());
+export const place = createObservable(read());
 /** Counts arrivals at another page, not changes of filters: the focus goes to the heading then. */
-export const arrivals = createStore(0);
+export const arrivals = createObservable(0);
 
-export const usePlace = () => useStore(place);
+export const usePlace = () => useObservable(place);
 
 /**
  * The address of a page. Parameters that are empty are left out.

@@ -39,7 +39,7 @@ class Load:
     per_second: int = 0
     """The pace; 0: as fast as it goes."""
     due_ms: int = 0
-    """When all are due; 0: by the two below, from the time of their batch."""
+    """Due time of all; 0: by the two below, from the time of their batch."""
     ahead_ms: int = 0
     spread_ms: int = 0
 
@@ -62,7 +62,7 @@ class Load:
         }
 
     def due_of(self, number: int, at_ms: int) -> int:
-        """When the one of this number is due, if its batch is created now."""
+        """Due time of the one of this number, if its batch is created now."""
         return self.due_ms or at_ms + self.ahead_ms + number * SPREAD_STEP % (self.spread_ms + 1)
 
 
@@ -81,7 +81,7 @@ class Contender(Protocol):
         """Returns when all are stored: how many seconds it took."""
 
     async def until_cleaned_up(self, count: int) -> None:
-        """Until this many more ends than at the start are stored; Clockwork: until it has no rows."""
+        """Returns when this many more ends than at the start are stored; Clockwork: when it has no rows."""
 
     async def cpu_s(self) -> float:
         """CPU time of its own processes so far."""

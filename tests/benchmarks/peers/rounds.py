@@ -108,7 +108,7 @@ async def _spent(contender: Contender) -> Spent:
 
 @dataclass(kw_only=True, slots=True)
 class Part:
-    """What the rounds of a part share."""
+    """Settings that the rounds of a part share."""
 
     bench: Bench
     measures: Measures

@@ -9,7 +9,8 @@ import pytest
 
 from clockwork.domain.rights import Right
 from clockwork.errors import StoreUnavailable
-from clockwork.http.page_reads import UNDER_WAY_MAX
+from clockwork.http import read_budget
+from clockwork.http.read_budget import UNDER_WAY_MAX
 from clockwork.ports.read_units import current_meter
 from tests.support import builders
 from tests.support.waiting import until
@@ -26,9 +27,9 @@ async def edge() -> AsyncIterator[Edge]:
         yield opened
 
 
-def costs(edge: Edge, units: float) -> None:
+def costs(of: Edge | Service, units: float) -> None:
     """From now on a list costs so much."""
-    search = edge.engine.context.search
+    search = of.engine.context.search
     found = type(search).list_pointers
 
     async def list_pointers(*given: Any, **named: Any) -> Any:
@@ -66,8 +67,11 @@ async def test_past_the_bucket_a_page_is_told_when_to_come_again_and_other_calls
     assert (await edge.ask("POST", "/schedules/get?fields=summary", json={"schedules": keys})).status == 429
 
 
-async def statuses_of(edge: Edge, requests: int) -> list[int]:
-    """The answers to so many lists at once: none that has begun ends before the others have begun, are refused, or wait."""
+async def statuses_of(edge: Edge, requests: int, *, refused: int = 0) -> list[int]:
+    """The answers to so many lists at once: none that has begun ends before the others have begun, are refused, or wait.
+
+    `refused`: the number of refusals that are waited for besides.
+    """
     search, go = edge.engine.context.search, asyncio.Event()
     found, begun = search.list_pointers, 0
 
@@ -82,7 +86,7 @@ async def statuses_of(edge: Edge, requests: int) -> list[int]:
         asking = [group.create_task(edge.ask("GET", SUMMARIES), name="ask") for _ in range(requests)]
 
         async def all_came() -> bool:
-            return begun + sum(task.done() for task in asking) >= min(requests, UNDER_WAY_MAX)
+            return begun + sum(task.done() for task in asking) >= min(requests, UNDER_WAY_MAX + refused)
 
         await until(all_came, "they read")
         go.set()
@@ -103,6 +107,12 @@ async def test_of_many_requests_whose_cost_is_not_known_yet_a_few_begin(edge: Ed
     costs(edge, 300)
 
     assert await statuses_of(edge, 40) == UNDER_WAY_MAX * [200] + (40 - UNDER_WAY_MAX) * [429]
+
+
+async def test_beyond_those_that_may_wait_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_budget, "WAITING_MAX", 2)
+    async with open_edge() as edge:
+        assert await statuses_of(edge, UNDER_WAY_MAX + 5, refused=3) == (UNDER_WAY_MAX + 2) * [200] + 3 * [429]
 
 
 async def test_what_costs_nothing_is_never_refused(edge: Edge) -> None:
@@ -130,8 +140,9 @@ class Survey:
         self.go = asyncio.Event()
         self.go.set()
         self.failures = 0
-        self._shards = service.engine.survey.shards
-        monkeypatch.setattr(service.engine.survey, "shards", self.shards)
+        self.units = 64.0
+        self._shards = service.engine.shard_admin.shards
+        monkeypatch.setattr(service.engine.shard_admin, "shards", self.shards)
 
     async def is_asked(self) -> bool:
         return self.calls > 0
@@ -139,7 +150,7 @@ class Survey:
     async def shards(self) -> Any:
         self.calls += 1
         if (meter := current_meter()) is not None:
-            meter.charge(64)
+            meter.charge(self.units)
         await self.go.wait()
         if self.failures:
             self.failures -= 1
@@ -153,13 +164,45 @@ def survey(service: Service, monkeypatch: pytest.MonkeyPatch) -> Survey:
 
 
 async def asked(
-    service: Service, key: str = "ana", query: str = "", headers: Mapping[str, str] | None = None
+    service: Service,
+    key: str = "ana",
+    query: str = "",
+    headers: Mapping[str, str] | None = None,
+    *,
+    path: str = "/admin/shards",
 ) -> tuple[int, str | None, bytes]:
     async with (
         aiohttp.ClientSession(service.url, headers={"Authorization": f"Bearer {key}"}) as session,
-        session.get(f"/admin/shards{query}", headers=headers) as answer,
+        session.get(f"{path}{query}", headers=headers) as answer,
     ):
         return answer.status, answer.headers.get("clockwork-read-units"), await answer.read()
+
+
+async def waits_s(service: Service, path: str) -> int:
+    """Seconds after which a call that is refused may come again."""
+    async with (
+        aiohttp.ClientSession(service.url, headers={"Authorization": "Bearer ana"}) as session,
+        session.get(path) as answer,
+    ):
+        assert answer.status == 429
+        return int(answer.headers["Retry-After"])
+
+
+async def test_past_the_bucket_surveys_without_parameters_go_on_from_a_reserve_and_lists_wait_for_them(
+    service: Service, survey: Survey
+) -> None:
+    costs(service, 50_500)
+    assert (await asked(service, path=SUMMARIES))[0] == 200
+    before_s = await waits_s(service, SUMMARIES)
+
+    survey.units = 600
+    surveys = ("/admin/nodes", "/admin/pauses", "/forecast", "/admin/shards")
+    assert [(await asked(service, path=path))[0] for path in surveys] == [200, 200, 200, 200]
+
+    # The reserve has a fifth of the bucket: 100 units at once, and 10 a second.
+    assert 40 < await waits_s(service, "/admin/pauses") <= 51
+    assert 10 <= await waits_s(service, SUMMARIES) - before_s <= 13
+    assert await waits_s(service, "/admin/nodes?a=1") > 900
 
 
 async def test_equal_requests_of_some_seconds_share_an_answer(service: Service, survey: Survey) -> None:
@@ -204,3 +247,34 @@ async def test_a_failure_is_not_shared(service: Service, survey: Survey) -> None
         survey.go.set()
 
     assert sorted(task.result()[0] for task in both) == [200, 503]
+
+
+async def test_those_that_waited_for_a_request_that_fails_read_side_by_side(
+    service: Service, survey: Survey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = 0
+
+    def is_to_be_fresh(request: object) -> bool:
+        nonlocal came
+        came += 1
+        return False
+
+    async def all_came() -> bool:
+        return came == 4
+
+    async def all_read() -> bool:
+        return survey.calls == 4
+
+    # It is asked as the last thing before a request waits.
+    monkeypatch.setattr(read_budget, "is_to_be_fresh", is_to_be_fresh)
+    survey.go.clear()
+    survey.failures = 1
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(asked(service), name=f"ask-{number}") for number in range(4)]
+        await until(all_came, "one reads, and the others wait for it")
+        survey.go.set()
+        survey.go.clear()
+        await until(all_read, "those that waited read, and none has ended")
+        survey.go.set()
+
+    assert sorted(task.result()[0] for task in asking) == [200, 200, 200, 503]

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from clockwork.__main__ import clockwork
-from clockwork.client import AsyncClient, Client, NotFound
+from clockwork.cli.forecast import forecast_table
+from clockwork.client import AsyncClient, Client, Forecast, NotFound
 from clockwork.clock import SystemClock
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
@@ -38,7 +39,7 @@ async def test_the_reason_is_told_in_words_and_as_the_api_tells_it(edge: Edge) -
     told = (await run(edge, "schedule", "why", "shop", "first")).output
     as_json = json.loads((await run(edge, "schedule", "why", "shop", "first", "--json")).output)
 
-    assert "not_due in 0:01:00" in told
+    assert "not_due in 1 min\n" in told
     assert "It is not due yet." in told
     assert as_json == (await edge.ask("GET", "/schedule/shop/first/why")).json
     assert "No schedule was accepted" in (await run(edge, "schedule", "why", "shop", "unknown", code=4)).output
@@ -48,13 +49,13 @@ async def test_the_reason_is_told_in_words_and_as_the_api_tells_it(edge: Edge) -
     ("facts", "words"),
     [
         (
-            {"reason": "paused", "paused": {"kind": "topic", "name": "t", "since": NOW_MS}},
-            "paused topic t, since 2027-",
+            {"reason": "paused", "paused": {"kind": "topic", "name": "t", "since": 0, "by": "ana", "reason": "a move"}},
+            "paused topic t, since 1970-01-01T00:00:00.000Z by ana: a move",
         ),
         ({"reason": "shard_behind", "lagMs": 12_340}, "shard_behind by 12.3 s"),
         (
-            {"reason": "destination_waits", "destination": {"topic": "t", "reason": "topic_missing"}},
-            "destination_waits t: topic_missing",
+            {"reason": "destination_waits", "destination": {"topic": "t", "reason": "topic_missing", "since": 0}},
+            "destination_waits t: topic_missing, since 1970-01-01T00:00:00.000Z",
         ),
         ({"reason": "retry", "retry": {"attempts": 3, "nextAt": NOW_MS}}, "retry after 3 attempts, at 2027-"),
         ({"reason": "behind", "behind": {"scheduleTime": NOW_MS}}, "behind another client's, due 2027-"),
@@ -99,7 +100,10 @@ async def test_a_forecast_has_bars_and_a_sum(edge: Edge) -> None:
     words = ("forecast", "--from", start, "--for", "2m", "--bucket", "30s", "--json")
     as_json = json.loads((await run(edge, *words)).output)
 
+    shown = forecast_table(Forecast.model_validate((await edge.ask("GET", "/forecast")).json), 80).fitted(80).plain
+
     assert told.count("#" * 40) == 2
+    assert [len(line) for line in shown.splitlines()[1:]] == [80, 80]
     assert "0 overdue, 2 due from" in told
     assert "; exact" in told
     assert [each["count"] for each in as_json["buckets"]] == [0, 0, 1, 0]

@@ -1,6 +1,6 @@
 /** Shortcuts: silent in fields, and off if the reader wants (WCAG 2.1.4). */
 import { html, useEffect, useState } from "../lib.js";
-import { shortcutsOn, togglePause } from "../state/prefs.js";
+import { shortcutsOn, toggleRefresh } from "../state/prefs.js";
 import { go, href } from "../state/url.js";
 import { Dialog } from "./dialog.js";
 
@@ -30,12 +30,20 @@ function focusRow(step) {
   row.scrollIntoView({ block: "nearest" });
 }
 
-/** The shortcuts, and their list. @param {{pages: {path: string, title: string, letter: string}[]}} props */
-export function Keys({ pages }) {
+/** Focuses the first action that is on; the first of all if none is: it says why. */
+function focusAction() {
+  const first = /** @type {HTMLElement | null} */ (document.querySelector("main [data-actions]"));
+  const on = /** @type {HTMLElement | null | undefined} */ (first?.parentElement?.querySelector("button:not([aria-disabled='true'], .quiet), a.button"));
+  (on ?? first)?.focus();
+}
+
+/** The shortcuts, and their list. @param {{pages: {path: string, title: string, shortcut: string}[]}} props */
+export function Shortcuts({ pages }) {
   const [help, setHelp] = useState(false);
   useEffect(() => {
     let prefix = 0;
     const typed = (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === "Escape" && event.target instanceof HTMLElement && event.target.id === "search") event.target.blur();
       if (event.ctrlKey || event.metaKey || event.altKey || inField(event.target)) return;
       if (document.querySelector("dialog[open]")) return;
       if (!shortcutsOn.get()) return;
@@ -46,7 +54,7 @@ export function Keys({ pages }) {
       }
       const afterG = Date.now() - prefix < PREFIX_MS;
       prefix = 0;
-      const page = afterG && pages.find((each) => each.letter === event.key);
+      const page = afterG && pages.find((each) => each.shortcut === event.key);
       if (page) go(href(page.path));
       else if (afterG && event.key === "n") go(href("/new"));
       else if (event.key === "g") prefix = Date.now();
@@ -54,9 +62,9 @@ export function Keys({ pages }) {
       else if (event.key === "j") focusRow(1);
       else if (event.key === "k") focusRow(-1);
       else if (event.key === "x") /** @type {HTMLElement | null | undefined} */ (rowOf(document.activeElement)?.querySelector("input[type=checkbox]"))?.click();
-      else if (event.key === ".") /** @type {HTMLElement | null} */ (document.querySelector("main [data-actions]"))?.focus();
+      else if (event.key === ".") focusAction();
       else if (event.key === "r") /** @type {HTMLElement | null} */ (document.querySelector("main .as-of button"))?.click();
-      else if (event.key === "p") togglePause();
+      else if (event.key === "p") toggleRefresh();
       else return;
       event.preventDefault();
     };
@@ -66,8 +74,8 @@ export function Keys({ pages }) {
   if (!help) return null;
   const list = [
     ["/", "search"],
-    ...pages.map((each) => [`g ${each.letter}`, each.title]),
-    ["g n", "New schedule"], ["j k", "next and previous row"], ["x", "select the row"], [".", "actions"], ["r", "refresh"],
+    ...pages.map((each) => [`g ${each.shortcut}`, each.title]),
+    ["g n", "New schedule"], ["j k", "next and previous row"], ["x", "select the row"], [".", "actions"], ["r", "refresh"], ["Esc", "leaves the search"],
     ["p", "pause and go on with updates"], ["?", "this list"],
   ];
   return html`<${Dialog} title="Shortcuts" onClose=${() => setHelp(false)}>

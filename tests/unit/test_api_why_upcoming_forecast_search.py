@@ -1,4 +1,4 @@
-"""Calls that only look, at the edge: their documents, and what a reader is shown of others' schedules."""
+"""Why, upcoming, forecast and search at the edge: their documents, and what a reader is shown of others' schedules."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,12 +6,15 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clockwork.domain.pauses import PauseKind
 from clockwork.domain.record import DELIVERY_ID, RUN_ID
 from clockwork.domain.rights import Right, names_of
 from clockwork.domain.schedule import ClientId
 from clockwork.domain.sharding import ShardId, shard_of
-from clockwork.errors import StoreUnavailable
+from clockwork.errors import RefusalCause, StoreUnavailable
+from clockwork.firing.destination_waits import DestinationRateLimits
 from clockwork.observability.activity import RecordingTelemetry
+from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.search import CLIENTS_MAX, KeySearch, KnownClients, SearchResult
 from tests.support import builders
 from tests.support.engine import SHARDS, Engine
@@ -97,6 +100,45 @@ async def test_one_in_the_way_is_named_to_those_who_may_read_it_alone(service: S
     assert all_of_it["reason"] == masked["reason"] == "behind"
     assert masked["behind"] == {"scheduleTime": before["scheduleTime"]}
     assert all_of_it["behind"] == {"scheduleTime": before["scheduleTime"], "clientId": "bank", "scheduleKey": "before"}
+
+
+async def test_a_pause_and_a_topic_that_takes_no_records_are_told_with_their_times_and_reasons(
+    service: Service,
+) -> None:
+    await create(service, "it", **LANE)
+    service.engine.clock.advance_ms(60_500)
+    now_ms = service.engine.clock.now_ms()
+    client = ClientId("shop")
+    await service.engine.own(ShardId(shard_of("lane", SHARDS)))
+    wait = service.engine.destination_waits.refused(
+        builders.TOPIC, RefusalCause.TRANSIENT, "not_enough_replicas", now_ms=now_ms
+    )
+
+    _, waits = await ask(service, "/schedule/shop/it/why", "shop")
+    await service.engine.pauser.pause(PauseKind.CLIENT, client, by="ana", reason="a move")
+    _, paused = await ask(service, "/schedule/shop/it/why", "shop")
+
+    assert waits["destination"] == {
+        "topic": builders.TOPIC,
+        "reason": "not_enough_replicas",
+        "since": now_ms,
+        "nextProbeAt": wait.until_ms,
+    }
+    assert paused["paused"] == {"kind": "client", "name": "shop", "since": now_ms, "by": "ana", "reason": "a move"}
+
+
+async def test_a_topic_at_its_rate_limit_is_not_said_to_take_no_records() -> None:
+    engine = Engine(limits=DestinationRateLimits(1, {}, NoTelemetry()))
+    async with open_service(engine, gate=gate_of({"all": a_principal(*Right, clients="*", topics="*")})) as service:
+        await create(service, "it", **LANE)
+        engine.clock.advance_ms(60_500)
+        await engine.own(ShardId(shard_of("lane", SHARDS)))
+        while engine.destination_waits.take_token(builders.TOPIC, engine.clock.now_ms()) is None:
+            pass
+        _, document = await ask(service, "/schedule/shop/it/why")
+
+    assert (document["reason"], document["destination"]["reason"]) == ("destination_waits", "over_its_pace")
+    assert document["text"] == "Its topic is at its rate limit."
 
 
 async def test_what_is_due_next_is_a_page_of_summaries(service: Service) -> None:

@@ -1,33 +1,10 @@
-"""The next schedules, and forecasts, as JSON."""
+"""Forecasts, as JSON."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from clockwork.schema.schedule import ScheduleDocument
 from clockwork.schema.validation import DOCUMENT
-
-
-class UpcomingScheduleDocument(ScheduleDocument):
-    """A pending schedule, or the next run of a recurring job, without its payload and headers."""
-
-    job_id: str | None = None
-    """Given, like the next one, if it is a run of a job; `scheduleKey` is the same then, and is no key of a schedule."""
-    run_id: str | None = None
-
-
-class UpcomingDocument(BaseModel):
-    """A page of pending schedules of all clients, the next one first."""
-
-    model_config = DOCUMENT
-
-    schedules: list[UpcomingScheduleDocument]
-    cursor: str | None
-    """Asks for the next page; null at the end."""
-    as_of_ms: Annotated[int, Field(alias="asOf")]
-    """In epoch milliseconds, by the node's clock."""
-    looked_at: int
-    """Rows that were read for this page: more than it has, if filters or the key leave many out."""
 
 
 class BucketDocument(BaseModel):
@@ -111,30 +88,3 @@ class ForecastDocument(BaseModel):
     """Rows that were read."""
     read_units: float
     """Read units that they have cost, when they were read."""
-
-
-class FoundRunDocument(BaseModel):
-    """A run of a recurring job that had the delivery."""
-
-    model_config = DOCUMENT
-
-    client_id: str
-    job_id: str
-    run_id: str
-
-
-class FoundDocument(BaseModel):
-    """The schedules that a search has found, without payloads and headers."""
-
-    model_config = DOCUMENT
-
-    q: str
-    results: list[ScheduleDocument]
-    """As they are now: one that was found by a delivery may have another `deliveryId` by now."""
-    runs: list[FoundRunDocument]
-    clients_looked_at: int
-    clients_as_of_ms: Annotated[int | None, Field(alias="clientsAsOf")] = None
-    """Time at which the clients were listed; absent: no list was needed. A client whose first create came later is not among
-    them; name it, as `client/key`."""
-    complete: bool
-    """False: there are known clients in which the key was not looked for; name one, as `client/key`."""

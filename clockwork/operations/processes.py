@@ -1,4 +1,4 @@
-"""Nodes for operators: the processes of the cluster as they report of themselves, beside the members of the consumer group.
+"""Processes of the cluster as they report of themselves, beside the members of the consumer group.
 
 Each process puts a report into the store every 10 s (`ProcessReports`), so the list works without Kafka. One that is silent
 for 30 s is gone; a day later any process removes its report. Where reports and the group differ, both are shown: a process
@@ -24,7 +24,7 @@ SWEEP_INTERVAL_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NodesView:
+class ProcessesView:
     """The processes of the cluster."""
 
     reports: Sequence[ProcessReport]
@@ -42,15 +42,15 @@ class NodesView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NodeSurvey:
-    """Answers for operators."""
+class ProcessSurvey:
+    """Reads the reports of all processes, and the members of the consumer group."""
 
     store: Registry
     clock: Clock
     member_processes: Callable[[], Awaitable[Set[ProcessId]]]
     """Asks Kafka. Raises: BrokerUnavailable."""
 
-    async def nodes(self) -> NodesView:
+    async def processes(self) -> ProcessesView:
         """All processes that have reported within a day. Raises: StoreUnavailable."""
         members: Set[ProcessId] | None = None
         unknown: str | None = None
@@ -66,7 +66,7 @@ class NodeSurvey:
             if now_ms - each.seen_at_ms <= GONE_MS:
                 by_version.setdefault(each.version, {})[each.process] = each.settings
         found = [difference for digests in by_version.values() for difference in differences(digests)]
-        return NodesView(
+        return ProcessesView(
             reports=sorted(reports, key=lambda each: (each.node, each.process)),
             members=members,
             members_unknown=unknown,
