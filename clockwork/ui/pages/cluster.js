@@ -1,12 +1,12 @@
 /** Who does the work: shards and their owners. */
 import { html, useEffect, useRef, useState } from "../lib.js";
 import { Dialog } from "../parts/dialog.js";
-import { ActionButton, REASON_CHARS_MAX, TextField } from "../parts/form.js";
+import { ActionButton, REASON_CHARS_MAX, TextField, useSending } from "../parts/form.js";
 import { AsOf, Details, View } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { SafeText, plural } from "../parts/text.js";
 import { Time, lengthText } from "../parts/time.js";
-import { ApiError, call } from "../state/api.js";
+import { call } from "../state/api.js";
 import { useResource } from "../state/poll.js";
 import { useMe, whyNotAllowed } from "../state/session.js";
 
@@ -124,23 +124,14 @@ function Nodes() {
 
 /** @param {{row: Api.ShardDocument, rows: Api.ShardDocument[], onClose: (done: boolean) => void}} props */
 function Fence({ row, rows, onClose }) {
-  const [error, setError] = useState(/** @type {ApiError | null} */ (null));
+  const sending = useSending();
+  const { busy, error } = sending;
   const [done, setDone] = useState(/** @type {Api.FencedDocument | null} */ (null));
-  const [busy, setBusy] = useState(false);
   const [reason, setReason] = useState("");
   const all = rows.filter((each) => each.owner === row.owner).map((each) => each.shard);
-  const send = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      setDone((await call("POST", /** @type {"/admin/shards/{shard}/fence"} */ (`/admin/shards/${row.shard}/fence`), { body: { reason: reason.trim() || undefined } })).data);
-    } catch (wrong) {
-      if (!(wrong instanceof ApiError)) throw wrong;
-      setError(wrong);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const send = () => sending.send(async () => {
+    setDone((await call("POST", /** @type {"/admin/shards/{shard}/fence"} */ (`/admin/shards/${row.shard}/fence`), { body: { reason: reason.trim() || undefined } })).data);
+  });
   return html`<${Dialog} title=${`Fence the owner of shard ${row.shard}?`} onClose=${() => onClose(done !== null)}>
     ${done === null
       ? html`<dl class="facts"><dt>Owner</dt><dd>${row.node ?? row.owner}</dd><dt>Its shards</dt><dd>${all.join(", ")}</dd></dl>

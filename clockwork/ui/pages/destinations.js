@@ -2,13 +2,13 @@
 import { html, useState } from "../lib.js";
 import { useClients } from "../parts/clients.js";
 import { Dialog } from "../parts/dialog.js";
-import { ActionButton, Choice, REASON_CHARS_MAX, TextField, announce } from "../parts/form.js";
+import { ActionButton, Choice, REASON_CHARS_MAX, TextField, announce, useSending } from "../parts/form.js";
 import { quantileText, sumOf } from "../parts/minutes.js";
 import { AsOf, Details, View } from "../parts/states.js";
 import { Table } from "../parts/table.js";
 import { SafeText, Status } from "../parts/text.js";
 import { Time } from "../parts/time.js";
-import { ApiError, call } from "../state/api.js";
+import { call } from "../state/api.js";
 import { now } from "../state/clock.js";
 import { useResource } from "../state/poll.js";
 import { useMe, whyNotAllowed } from "../state/session.js";
@@ -111,8 +111,8 @@ function PauseDialog({ asked, topics, onClose }) {
   const clients = useClients();
   const [kind, setKind] = useState(asked.kind);
   const [name, setName] = useState(asked.name);
-  const [error, setError] = useState(/** @type {ApiError | null} */ (null));
-  const [busy, setBusy] = useState(false);
+  const sending = useSending();
+  const { busy, error } = sending;
   const [reason, setReason] = useState("");
   // A pause of what is to come is legal: a word about a name that may be a slip, and no refusal.
   const wanted = name.trim();
@@ -120,23 +120,14 @@ function PauseDialog({ asked, topics, onClose }) {
     : kind === "client" ? clients.length > 0 && !clients.includes(wanted) && `No create of a client ${wanted} is known. If the name is right, what it creates later is held back.`
     : topics !== null && ![...topics.topics, ...topics.waiting].some((each) => each.topic === wanted) && `Nothing was created for a topic ${wanted}, or delivered to it, in the last hour. If the name is right, what is due for it later is held back.`;
   const verb = asked.resume ? "Resume" : "Pause";
-  const send = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      const path = `/admin/pauses/${KINDS[kind]}/${encodeURIComponent(name.trim())}`;
-      const at = /** @type {"/admin/pauses/clients/{clientId}" | "/admin/pauses/topics/{topic}"} */ (path);
-      if (asked.resume) await call("DELETE", at);
-      else await call("PUT", at, { body: { reason: reason.trim() || undefined } });
-      announce(asked.resume ? "Resumed" : "Paused");
-      onClose(true);
-    } catch (wrong) {
-      if (!(wrong instanceof ApiError)) throw wrong;
-      setError(wrong);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const send = () => sending.send(async () => {
+    const path = `/admin/pauses/${KINDS[kind]}/${encodeURIComponent(name.trim())}`;
+    const at = /** @type {"/admin/pauses/clients/{clientId}" | "/admin/pauses/topics/{topic}"} */ (path);
+    if (asked.resume) await call("DELETE", at);
+    else await call("PUT", at, { body: { reason: reason.trim() || undefined } });
+    announce(asked.resume ? "Resumed" : "Paused");
+    onClose(true);
+  });
   return html`<${Dialog} title=${asked.resume ? html`Resume the ${kind} <${SafeText} text=${name} />?` : "Pause a topic or a client"} onClose=${() => onClose(false)}>
     <form class="form" onSubmit=${(event) => {
       event.preventDefault();

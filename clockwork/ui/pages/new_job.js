@@ -1,13 +1,13 @@
 /** A new job, or a change of one: a form, the next fire times as they are typed, and the JSON that is sent. */
 import { html, useEffect, useMemo, useState } from "../lib.js";
 import { ClientField } from "../parts/clients.js";
-import { ActionButton, Choice, DraftNotice, Field, TextField, curlText, focusWrong, headersOf, headersText, useDraft } from "../parts/form.js";
+import { ActionButton, Choice, DraftNotice, Field, TextField, curlText, focusWrong, headersOf, headersText, useDraft, useSending } from "../parts/form.js";
 import { jsonFault, memberText, pretty } from "../parts/json.js";
 import { Details, View } from "../parts/states.js";
 import { Copy, SafeText } from "../parts/text.js";
 import { instantOf, rfc3339 } from "../parts/time.js";
 import { Preview, TriggerFields, triggerForm, triggerOf, usePreview } from "../parts/trigger.js";
-import { ApiError, call, jobPath } from "../state/api.js";
+import { call, jobPath } from "../state/api.js";
 import { useResource } from "../state/poll.js";
 import { lastClient, rememberClient, zone as chosenZone } from "../state/prefs.js";
 import { useMe, whyNotAllowed } from "../state/session.js";
@@ -57,8 +57,8 @@ function Form({ client, before }) {
   const start = useMemo(() => valuesOf(client, before), []);
   const draft = useDraft(JSON.stringify(["job", client, before?.job.jobId, before?.job.version]), () => start);
   const { form } = draft;
-  const [error, setError] = useState(/** @type {ApiError | null} */ (null));
-  const [busy, setBusy] = useState(false);
+  const sending = useSending(focusWrong);
+  const { busy, error, setError } = sending;
   const [made, setMade] = useState(/** @type {{changed?: boolean, again?: boolean, job: Api.JobDocument} | null} */ (null));
   useEffect(() => setMade(null), [form]);
   const set = (/** @type {keyof typeof form} */ field) => (/** @type {unknown} */ value) => {
@@ -93,29 +93,19 @@ function Form({ client, before }) {
   const preview = usePreview(trigger, before ? client : form.client.trim(), before ? before.job.jobId : form.job);
   const offReason = whyNotAllowed(me, "create") ?? (trigger === undefined ? "the trigger is no JSON" : wrongJson ? "the content is no JSON" : headers === null ? "the headers cannot be read" : labels === null ? "the labels cannot be read"
     : before && text === "{}" ? "nothing is changed" : busy ? "under way" : null);
-  const send = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      if (before) {
-        const answer = await call("PUT", jobPath(client, before.job.jobId), { text, headers: { "if-match": before.etag } });
-        draft.forget();
-        if (answer.data.inFlight) setMade({ changed: true, job: answer.data });
-        else go(href("/job", { client, job: before.job.jobId }));
-      } else {
-        const answer = await call("POST", "/jobs", { text });
-        rememberClient(answer.data.clientId);
-        setMade({ again: answer.status === 200, job: answer.data });
-        draft.forget();
-      }
-    } catch (wrong) {
-      if (!(wrong instanceof ApiError)) throw wrong;
-      setError(wrong);
-      focusWrong();
-    } finally {
-      setBusy(false);
+  const send = () => sending.send(async () => {
+    if (before) {
+      const answer = await call("PUT", jobPath(client, before.job.jobId), { text, headers: { "if-match": before.etag } });
+      draft.forget();
+      if (answer.data.inFlight) setMade({ changed: true, job: answer.data });
+      else go(href("/job", { client, job: before.job.jobId }));
+    } else {
+      const answer = await call("POST", "/jobs", { text });
+      rememberClient(answer.data.clientId);
+      setMade({ again: answer.status === 200, job: answer.data });
+      draft.forget();
     }
-  };
+  });
   const told = (/** @type {string} */ field) => [...error?.fields ?? []].filter(([each]) => each === field || each.startsWith(`${field}.`));
   const wrong = (/** @type {string} */ field) => told(field)[0]?.[1];
   const triggerFields = new Map([...told("trigger"), ...preview?.error?.fields ?? []]);

@@ -1,11 +1,11 @@
 /** A new schedule: a form beside the JSON that it sends. */
 import { html, useEffect, useState } from "../lib.js";
 import { ClientField } from "../parts/clients.js";
-import { ActionButton, Choice, DraftNotice, Field, TextField, curlText, focusWrong, headersOf, headersText, useDraft } from "../parts/form.js";
+import { ActionButton, Choice, DraftNotice, Field, TextField, curlText, focusWrong, headersOf, headersText, useDraft, useSending } from "../parts/form.js";
 import { Details } from "../parts/states.js";
 import { Copy, SafeText, Status } from "../parts/text.js";
 import { ZonedTime, instantOf, rfc3339, wallClockOf } from "../parts/time.js";
-import { ApiError, call, fitsPath, schedulePath } from "../state/api.js";
+import { call, fitsPath, schedulePath } from "../state/api.js";
 import { now } from "../state/clock.js";
 import { jsonFault, memberText, pretty } from "../parts/json.js";
 import { lastClient, rememberClient, zone as chosenZone } from "../state/prefs.js";
@@ -39,9 +39,9 @@ export function NewSchedulePage({ params }) {
   const client = params.get("client") || lastClient.get();
   const draft = useDraft(JSON.stringify(["schedule", client, from]), () => empty(client));
   const { form } = draft;
-  const [error, setError] = useState(/** @type {ApiError | null} */ (null));
+  const sending = useSending(focusWrong);
+  const { busy, error, setError } = sending;
   const [made, setMade] = useState(/** @type {{again: boolean, schedule: Api.ScheduleDocument} | null} */ (null));
-  const [busy, setBusy] = useState(false);
   useEffect(() => {
     if (!from || !form.client || !fitsPath(from) || draft.kept) return;
     call("GET", schedulePath(form.client, from)).then((answer) => {
@@ -74,23 +74,13 @@ export function NewSchedulePage({ params }) {
   const text = withData(document, form.encoding === "base64" ? JSON.stringify(form.data.trim()) : form.data);
   const wrongJson = form.encoding === "json" ? jsonFault(form.data) : null;
   const offReason = whyNotAllowed(me, "create") ?? (ms === null ? "the time is not decided" : wrongJson ? "the content is no JSON" : headers === null ? "the headers cannot be read" : busy ? "under way" : null);
-  const send = async () => {
-    setBusy(true);
-    setError(null);
+  const send = () => sending.send(async () => {
     setMade(null);
-    try {
-      const answer = await call("POST", "/schedule", { text });
-      rememberClient(answer.data.clientId);
-      setMade({ again: answer.status === 200, schedule: answer.data });
-      draft.forget();
-    } catch (wrong) {
-      if (!(wrong instanceof ApiError)) throw wrong;
-      setError(wrong);
-      focusWrong();
-    } finally {
-      setBusy(false);
-    }
-  };
+    const answer = await call("POST", "/schedule", { text });
+    rememberClient(answer.data.clientId);
+    setMade({ again: answer.status === 200, schedule: answer.data });
+    draft.forget();
+  });
   const wrong = (/** @type {keyof typeof form} */ name) => error?.about(FIELDS[name]);
   return html`
     <h1 tabindex="-1">New schedule</h1>

@@ -1,9 +1,9 @@
 /** Dialogs that change one schedule: move it, or change any field. */
 import { html, useMemo, useState } from "../lib.js";
-import { ApiError, call, schedulePath } from "../state/api.js";
+import { call, schedulePath } from "../state/api.js";
 import { useZone } from "../state/prefs.js";
 import { Dialog } from "./dialog.js";
-import { ActionButton, Choice, Field, TextField, announce, focusWrong, headersOf, headersText } from "./form.js";
+import { ActionButton, Choice, Field, TextField, announce, focusWrong, headersOf, headersText, useSending } from "./form.js";
 import { jsonFault, pretty } from "./json.js";
 import { Details } from "./states.js";
 import { SafeText } from "./text.js";
@@ -34,8 +34,8 @@ export function Change({ what, entry, client, keyName, onClose }) {
   const [headerLines, setHeaderLines] = useState(headersBefore);
   const before = useMemo(() => (data === null ? "" : safePretty(data)), []);
   const [content, setContent] = useState(before);
-  const [error, setError] = useState(/** @type {ApiError | null} */ (null));
-  const [busy, setBusy] = useState(false);
+  const sending = useSending(focusWrong);
+  const { busy, error, setError } = sending;
   const ms = instantOf(time);
   const headers = headersOf(headerLines);
   const changes = /** @type {Api.ChangeForm} */ ({});
@@ -56,21 +56,11 @@ export function Change({ what, entry, client, keyName, onClose }) {
   const text = JSON.stringify(changes);
   const body = dataChanged ? `${text.slice(0, -1)}${text === "{}" ? "" : ","}"taskData":${content}}` : text;
 
-  const send = async () => {
-    setBusy(true);
-    setError(null);
-    try {
-      await call("PUT", schedulePath(client, keyName), { text: body, headers: { "if-match": etag } });
-      announce("Changed");
-      onClose(true);
-    } catch (wrong) {
-      if (!(wrong instanceof ApiError)) throw wrong;
-      setError(wrong);
-      focusWrong();
-    } finally {
-      setBusy(false);
-    }
-  };
+  const send = () => sending.send(async () => {
+    await call("PUT", schedulePath(client, keyName), { text: body, headers: { "if-match": etag } });
+    announce("Changed");
+    onClose(true);
+  });
   /** @template V @param {string} field @param {(value: V) => void} set */
   const changing = (field, set) => (/** @type {V} */ value) => {
     set(value);

@@ -1,5 +1,6 @@
 /** Parts of forms: fields with their errors at their place, buttons that say why they are off. */
 import { html, useState } from "../lib.js";
+import { ApiError } from "../state/api.js";
 import { base } from "../state/url.js";
 import { SafeText } from "./text.js";
 
@@ -62,6 +63,29 @@ export function focusWrong() {
     // With its label, which the bar above the page would hide: the browser has the field alone in view.
     (wrong?.closest(".field, fieldset") ?? wrong)?.scrollIntoView({ block: "nearest" });
   }, 50);
+}
+
+/**
+ * The request of a form: `send` makes it, `busy` says that it is under way, and `error` is what the service finds wrong.
+ * @param {() => void} [onError] called once the service has found something wrong
+ */
+export function useSending(onError) {
+  const [error, setError] = useState(/** @type {ApiError | null} */ (null));
+  const [busy, setBusy] = useState(false);
+  const send = async (/** @type {() => Promise<void>} */ request) => {
+    setBusy(true);
+    setError(null);
+    try {
+      await request();
+    } catch (wrong) {
+      if (!(wrong instanceof ApiError)) throw wrong;
+      setError(wrong);
+      onError?.();
+    } finally {
+      setBusy(false);
+    }
+  };
+  return { busy, error, setError, send };
 }
 
 /**

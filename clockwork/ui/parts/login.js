@@ -1,10 +1,10 @@
 /** The login, over the page: what was there stays, forms included. */
 import { html, useEffect, useRef, useState } from "../lib.js";
-import { ApiError } from "../state/api.js";
 import { useObservable } from "../state/observable.js";
 import { login, loginWanted } from "../state/session.js";
 import { base, usePlace } from "../state/url.js";
 import { intoFocus } from "./dialog.js";
+import { useSending } from "./form.js";
 import { Details } from "./states.js";
 
 /** @type {Record<string, string>} */
@@ -22,8 +22,8 @@ export function Login() {
   const { params } = usePlace();
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const [key, setKey] = useState("");
-  const [error, setError] = useState(/** @type {ApiError | null} */ (null));
-  const [busy, setBusy] = useState(false);
+  const sending = useSending();
+  const { busy, error } = sending;
   useEffect(() => {
     if (wanted && dialog.current && !dialog.current.open) {
       dialog.current.showModal();
@@ -33,19 +33,12 @@ export function Login() {
   if (!wanted) return null;
   const oidc = document.documentElement.dataset.auth === "oidc";
   const why = WHY[params.get("login") ?? ""];
-  const send = async (/** @type {SubmitEvent} */ event) => {
+  const send = (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
+    return sending.send(async () => {
       await login(key.trim());
       setKey("");
-    } catch (wrong) {
-      if (!(wrong instanceof ApiError)) throw wrong;
-      setError(wrong);
-    } finally {
-      setBusy(false);
-    }
+    });
   };
   const next = `${window.location.pathname}${window.location.search}`;
   return html`<dialog ref=${dialog} class="narrow" aria-labelledby="login-title" onCancel=${(event) => event.preventDefault()}
